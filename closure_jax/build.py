@@ -1,0 +1,170 @@
+"""Configuration into objects: the one place. Below it, functions take what they need by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import ml_collections
+import optax
+
+from closure_jax import config as config_lib
+from closure_jax.data import dataset as dataset_lib
+from closure_jax.models import autoencoder, velocity_field
+from closure_jax.physics import flow as flow_lib
+from closure_jax.physics import noise as noise_lib
+from closure_jax.physics import spectral
+from closure_jax.transport import paths
+
+ConfigDict = ml_collections.ConfigDict
+
+AUTOENCODERS: dict[str, Callable[[ConfigDict, int], tuple[nn.Module, nn.Module]]] = {
+    "published": lambda ae, n: (
+        autoencoder.PublishedEncoder(ae.latent_channels, ae.width),
+        autoencoder.PublishedDecoder(ae.width),
+    ),
+    "compact": lambda ae, n: (
+        autoencoder.CompactEncoder(ae.latent_resolution, ae.latent_channels, ae.width, ae.blocks),
+        autoencoder.CompactDecoder(n, ae.width, ae.blocks),
+    ),
+}
+"""(config.autoencoder, field resolution) -> (encoder, decoder), by name."""
+
+NETWORKS: dict[str, Callable[[ConfigDict], nn.Module]] = {
+    "fourier": lambda net: velocity_field.FourierVelocityField(
+        width=net.width,
+        modes=net.modes,
+        depth=net.depth,
+        condition_width=net.condition_width,
+        condition_depth=net.condition_depth,
+        condition_gated=net.condition_gated,
+        hidden=net.hidden,
+        time_features=net.time_features,
+        time_scale=net.time_scale,
+    ),
+}
+"""config.network -> module with `encode_condition` and `velocity`, by name."""
+
+SCHEDULES: dict[str, Callable[[ConfigDict], optax.Schedule]] = {
+    "cosine": lambda t: optax.warmup_cosine_decay_schedule(
+        0.0 if t.warmup_steps else t.learning_rate,
+        t.learning_rate,
+        min(t.warmup_steps, t.steps - 1),
+        t.steps,
+        0.01 * t.learning_rate,
+    ),
+    "step": lambda t: optax.exponential_decay(t.learning_rate, t.decay_every, t.decay_factor, staircase=True),
+    "plateau": lambda t: optax.constant_schedule(t.learning_rate),
+}
+"""Learning rate of a training section (config.autoencoder or config.transport), by name."""
+
+LATENTS = ("recon", "ga")
+
+CHOICES = {
+    "autoencoder.kind": AUTOENCODERS,
+    "autoencoder.schedule": SCHEDULES,
+    "transport.schedule": SCHEDULES,
+    "network.kind": NETWORKS,
+    "network.prediction": paths.PREDICTIONS,
+    "latent.kind": LATENTS,
+    "latent.ga.scale": ("neighbourhood", "published"),
+    "transport.process": paths.PATHS,
+}
+"""Allowed values of the fields that name something; what `config.validate` checks against."""
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises UserError, in one line, for the first impossible value."""
+    config_lib.validate(config, CHOICES)
+
+
+def solver_flow(config: ConfigDict) -> flow_lib.KolmogorovFlow:
+    """The flow on the solver's grid (DNS)."""
+    return _flow(config, config.flow.resolution)
+
+
+def stored_flow(config: ConfigDict) -> flow_lib.KolmogorovFlow:
+    """The flow on the grid of the stored fields, where the learned closure lives and rollouts run."""
+    return _flow(config, config.data.resolution)
+
+
+def _flow(config: ConfigDict, resolution: int) -> flow_lib.KolmogorovFlow:
+    f = config.flow
+    grid = spectral.make_grid(resolution, f.domain_length)
+    return flow_lib.KolmogorovFlow(grid, f.viscosity, f.forcing_amplitude, f.forcing_wavenumber)
+
+
+def noise(config: ConfigDict, flow: flow_lib.KolmogorovFlow) -> noise_lib.QWienerNoise:
+    """The stochastic part of the exact closure on a flow's grid."""
+    f = config.flow
+    return noise_lib.QWienerNoise(flow.grid, f.noise_sigma, f.noise_kappa, f.noise_alpha, f.dt)
+
+
+def simulation(config: ConfigDict) -> dataset_lib.Simulation:
+    """What makes the data file."""
+    flow, data = solver_flow(config), config.data
+    return dataset_lib.Simulation(
+        flow=flow,
+        noise=noise(config, flow),
+        initial=noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau),
+        seed=config.seed,
+        trajectories=data.trajectories,
+        test_trajectories=data.test_trajectories,
+        resolution=data.resolution,
+        burn_in=data.burn_in,
+        end=data.end,
+        every=data.snapshot_every,
+        chunk=data.chunk,
+    )
+
+
+def autoencoder_pair(config: ConfigDict) -> tuple[nn.Module, nn.Module]:
+    """(encoder, decoder) modules; one pair of parameters for vorticity and one for the closure."""
+    return AUTOENCODERS[config.autoencoder.kind](config.autoencoder, config.data.resolution)
+
+
+def network(config: ConfigDict) -> nn.Module:
+    """The transport network."""
+    return NETWORKS[config.network.kind](config.network)
+
+
+def path(config: ConfigDict) -> paths.Path:
+    """The transport process."""
+    return paths.PATHS[config.transport.process]
+
+
+def latent_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """(r, r, channels)."""
+    ae = config.autoencoder
+    return ae.latent_resolution, ae.latent_resolution, ae.latent_channels
+
+
+def optimiser(section: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """Adam with the section's schedule; `update` wants `value=loss` (used by the plateau schedule).
+
+    "plateau" multiplies the rate by decay_factor where the loss, averaged over a thirtieth of `decay_every` steps (one epoch
+    in the published setting), has not improved for 30 such averages.
+    """
+    parts = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
+    parts.append(optax.adam(SCHEDULES[section.schedule](section)))
+    if section.schedule == "plateau":
+        epoch = max(1, section.decay_every // 30)
+        parts.append(
+            optax.contrib.reduce_on_plateau(factor=section.decay_factor, patience=30, accumulation_size=epoch)
+        )
+    return optax.with_extra_args_support(optax.chain(*parts))
+
+
+def learning_rate(section: ConfigDict, step: int) -> float:
+    """The schedule's rate at a step."""
+    return float(SCHEDULES[section.schedule](section)(step))
+
+
+def run_key(config: ConfigDict, phase: str) -> jax.Array:
+    """The random key of a phase: from the seed and the phase's name."""
+    return jax.random.fold_in(jax.random.key(config.seed), sum(map(ord, phase)))
+
+
+def describe(config: ConfigDict) -> dict[str, Any]:
+    """Resolved configuration as a flat dict, for printing."""
+    return dict(config_lib.fields(config))

@@ -1,0 +1,390 @@
+"""The figures of a report, each as the bytes of an image.
+
+Only matplotlib's object interface is used, inside `rc_context`: nothing global is left behind. A curve that is missing
+(None) or has gaps is drawn as far as it goes, and a field that is not finite is drawn grey: the report of a run that
+went wrong is the one that is needed most. Fields are (n, n) with x first, and drawn with x to the right and y upwards.
+Units: vorticity 1/time, closure 1/time^2, lengths and times nondimensional.
+"""
+
+import functools
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import NullLocator
+from PIL import Image, ImageDraw, ImageFont
+
+Arrays = Mapping[str, np.ndarray]
+
+WIDTH = 11.0
+"""Inches; at 100 pixels an inch the width of the page, so that font sizes are those of the page's text."""
+DPI = 150
+
+DIVERGING = "RdBu_r"
+SEQUENTIAL = "viridis"
+TRUTH = {"color": "#222222", "linewidth": 2.8}
+MODEL = {"color": "#1f83d6", "linewidth": 1.5}
+NO_CLOSURE = {"color": "#d55e00", "linewidth": 1.5, "linestyle": "--"}
+REFERENCE = {"color": "#777777", "linewidth": 1.2, "linestyle": ":"}
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """Makes a function that draws a figure return it as a PNG, in the report's style."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: Any, **kwargs: Any) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            draw(*args, **kwargs).savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+    return wrapped
+
+
+def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
+    """An empty figure of `size` inches and its (rows, columns) axes."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _label(axes: Axes, x: str, y: str, title: str = "", x_scale: str = "linear", y_scale: str = "linear") -> None:
+    axes.set(xlabel=x, ylabel=y, xscale=x_scale, yscale=y_scale)
+    axes.set_title(title, loc="left")
+
+
+def _plot(axes: Axes, x: Sequence | None, y: Sequence | None, **style: Any) -> None:
+    """Plots the finite part of a curve, on a log scale the positive part; few points get marks, so one is seen too."""
+    if x is None or y is None:
+        return
+    x, y = np.array(x, dtype=float), np.array(y, dtype=float)  # None in a list becomes nan
+    shown = np.isfinite(y)
+    if axes.get_yscale() == "log":
+        shown &= y > 0
+    if axes.get_xscale() == "log":
+        shown &= x > 0
+    if shown.any():
+        axes.plot(x, np.where(shown, y, np.nan), marker="o" if shown.sum() < 8 else None, markersize=4, **style)
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    """A legend, or a word where nothing could be drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**options)
+    else:
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color="#777777")
+
+
+def _cut_decades(panels: Sequence[Axes], decades: float) -> None:
+    """Limits the shared log axis of y to what is drawn, and to `decades` under its largest value."""
+    values = np.concatenate([line.get_ydata() for axes in panels for line in axes.lines] or [[]])
+    values = values[np.isfinite(values)]
+    if values.size:
+        top = values.max()
+        for axes in panels:
+            axes.set_ylim(max(values.min() / 2, top * 10.0**-decades), 3 * top)
+
+
+def color_limit(*fields: np.ndarray) -> float:
+    """The largest magnitude in the fields, rounded up to two digits; 1 where nothing is finite or all is zero."""
+    values = np.concatenate([np.abs(np.ravel(field)) for field in fields])
+    values = values[np.isfinite(values)]
+    largest = float(values.max()) if values.size else 0.0
+    if largest == 0:
+        return 1.0
+    unit = 10.0 ** (math.floor(math.log10(largest)) - 1)
+    return math.ceil(largest / unit) * unit
+
+
+def _field(axes: Axes, field: np.ndarray, limits: tuple[float, float], cmap: str, length: float) -> AxesImage:
+    """Draws one field without ticks; colours are clipped to `limits`, grey where it is not finite."""
+    axes.set(xticks=[], yticks=[], facecolor="#bbbbbb")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    field = np.ma.masked_invalid(np.asarray(field, dtype=float).T)
+    return axes.imshow(field, origin="lower", extent=(0, length, 0, length), cmap=cmap, vmin=limits[0], vmax=limits[1])
+
+
+def _mark_domain(axes: Axes, length: float) -> None:
+    """Names the axes of space once, on one panel."""
+    axes.set(xticks=[0, length], yticks=[0, length], xlabel="x", ylabel="y")
+    axes.xaxis.labelpad = axes.yaxis.labelpad = -6
+
+
+@_png
+def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss against step, one panel a phase; `phases` maps a name to its records in order of step."""
+    columns = min(3, len(phases))
+    rows = math.ceil(len(phases) / columns)
+    figure, panels = _panels(rows, columns, (WIDTH, 3.1 * rows))
+    for axes in panels.flat[len(phases) :]:
+        axes.remove()
+    for axes, (name, records) in zip(panels.flat, phases.items(), strict=False):
+        _label(axes, "training step", "loss", name.replace("_", " "), y_scale="log")
+        step = [record["step"] for record in records]
+        loss = np.array([record.get("loss") for record in records], dtype=float)
+        window = len(records) // 60
+        if window > 1:
+            _plot(axes, step, loss, color=MODEL["color"], alpha=0.35, linewidth=0.8)
+            smooth = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+            _plot(axes, step[window - 1 :], smooth, label=f"training, mean of {window} records", **MODEL)
+        else:
+            _plot(axes, step, loss, label="training", **MODEL)
+        validation = [record for record in records if record.get("validation_loss") is not None]
+        values = [record["validation_loss"] for record in validation]
+        _plot(axes, [record["step"] for record in validation], values, label="validation", **NO_CLOSURE)
+        _legend(axes)
+    return figure
+
+
+@_png
+def a_priori_fields(arrays: Arrays) -> Figure:
+    """One row a state: condition, truth, samples, means, the mean's error, and the spread of the samples."""
+    samples, length = arrays["a_priori_samples"], float(arrays["domain_length"])
+    exact, deviation = arrays["a_priori_exact_mean"], float(arrays["noise_standard_deviation"])
+    error, spread = arrays["a_priori_mean"] - exact, arrays["a_priori_spread"]
+    closures = [("truth", arrays["a_priori_truth"])]
+    closures += [(f"sample {i + 1}", samples[:, i]) for i in range(min(2, samples.shape[1]))]
+    closures += [("mean of samples", arrays["a_priori_mean"]), ("exact mean", exact)]
+    names = ["condition w", *(name for name, _ in closures), "mean − exact", "spread"]
+    condition = arrays["a_priori_vorticity"]
+    scales = [color_limit(condition), *[color_limit(arrays["a_priori_truth"], exact)] * len(closures)]
+    scales += [color_limit(error), color_limit(spread, np.array(1.2 * deviation))]
+    columns = [condition, *(field for _, field in closures), error, spread]
+
+    states, last = len(exact), len(columns) - 1
+    figure, panels = _panels(states, len(columns), (WIDTH, 1.45 * states + 0.9))
+    for j, (name, fields, scale) in enumerate(zip(names, columns, scales, strict=True)):
+        panels[0, j].set_title(name, fontsize=9)
+        limits, cmap = ((0, scale), SEQUENTIAL) if j == last else ((-scale, scale), DIVERGING)
+        images = [_field(panels[i, j], fields[i], limits, cmap, length) for i in range(states)]
+        if j in (0, 1, last - 1, last):
+            group = panels[:, 1 : last - 1] if j == 1 else panels[:, j : j + 1]
+            bar = figure.colorbar(images[0], ax=group, location="bottom", aspect=60 if j == 1 else 12, pad=0.02)
+            low, middle, high = limits[0], sum(limits) / 2, limits[1]
+            bar.set_ticks([low, middle, high], labels=[f"{value:.2g}" for value in (low, middle, high)])
+            bar.outline.set_visible(False)
+            bar.set_label({0: "1/time", 1: "closure H (1/time²), one scale", last: "1/time²"}.get(j, "1/time²"))
+    bar.ax.axvline(deviation, color="white", linewidth=1.5)
+    for i, time in enumerate(arrays["a_priori_time"]):
+        panels[i, 0].set_ylabel(f"t = {time:.4g}")
+    return figure
+
+
+@_png
+def a_priori_spectra(arrays: Arrays) -> Figure:
+    """Power of the closure, and of its random part at several sampler steps, by shell of wavenumber."""
+    figure, ((closure, noise),) = _panels(1, 2, (WIDTH, 3.9))
+    shells = np.arange(len(arrays["closure_spectrum_truth"]))
+    unit = "integer wavenumber |k| L / 2π"
+    _label(closure, unit, "power of H in shell (1/time⁴)", "closure", "log", "log")
+    _label(noise, unit, "power of H − mean in shell (1/time⁴)", "random part of the closure", "log", "log")
+    _plot(closure, shells, arrays["closure_spectrum_truth"], label="truth", **TRUTH)
+    steps = f"model, {int(arrays['a_priori_steps'])} sampler steps"
+    _plot(closure, shells, arrays["closure_spectrum_model"], label=steps, **MODEL)
+    _plot(noise, shells, arrays["noise_spectrum_exact"], label="exact", **TRUTH)
+    colors = matplotlib.colormaps["plasma"](np.linspace(0.1, 0.85, len(arrays["noise_spectrum_steps"])))
+    for count, spectrum, color in zip(
+        arrays["noise_spectrum_steps"], arrays["noise_spectrum_model"], colors, strict=True
+    ):
+        _plot(noise, shells, spectrum, color=color, label=f"model, {int(count)} steps")
+    for axes in (closure, noise):
+        _cut_decades([axes], 8)
+        _legend(axes, loc="lower left")
+    return figure
+
+
+@_png
+def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: float | None) -> Figure:
+    """Error, ratios to the exact law, and cost against the number of sampler steps."""
+    figure, ((error, ratio, cost),) = _panels(1, 3, (WIDTH, 3.3))
+    steps = list(by_steps)
+    _label(error, "sampler steps", "relative to the norm of H", "error of the mean of samples", "log", "log")
+    _label(ratio, "sampler steps", "ratio to the exact law", "spread and CRPS", "log")
+    _label(cost, "sampler steps", "milliseconds per sample", "cost", "log", "log")
+    for axes, key, style in (
+        (error, "relative_error", {"label": "against the truth", **MODEL}),
+        (error, "excess_error", {"label": "against the exact mean", **NO_CLOSURE}),
+        (ratio, "spread_ratio", {"label": "spread", **MODEL}),
+        (ratio, "crps_ratio", {"label": "CRPS", **NO_CLOSURE}),
+        (cost, "milliseconds_per_sample", {"label": "model", **MODEL}),
+    ):
+        _plot(axes, steps, [by_steps[step].get(key) for step in steps], **style)
+    if floor is not None and math.isfinite(floor) and floor > 0:
+        error.axhline(floor, label="floor", **REFERENCE)
+    ratio.axhline(1, label="exact", **REFERENCE)
+    ratio.set_ylim(0, max(1.2, ratio.get_ylim()[1]))
+    for axes in (error, ratio, cost):
+        axes.set_xticks(steps, labels=[str(step) for step in steps])
+        axes.xaxis.set_minor_locator(NullLocator())
+        _legend(axes)
+    return figure
+
+
+@_png
+def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
+    """Relative error, ensemble spread and CRPS over time, from the lists of results.json's `a_posteriori`."""
+    figure, ((error, spread, crps),) = _panels(1, 3, (WIDTH, 3.3))
+    time, x = scores.get("time"), f"time since the start at t = {float(arrays['start_time']):g}"
+    _label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
+    _label(spread, x, "standard deviation (1/time)", "ensemble spread")
+    _label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
+    _plot(error, time, scores.get("relative_error"), label="model", **MODEL)
+    _plot(error, time, scores.get("relative_error_no_closure"), label="no closure", **NO_CLOSURE)
+    _plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
+    _plot(spread, time, scores.get("spread"), label="model", **MODEL)
+    _plot(crps, time, scores.get("crps"), label="model", **MODEL)
+    for axes in (error, spread, crps):
+        _legend(axes)
+    for axes in (spread, crps):
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+@_png
+def rollout_fields(arrays: Arrays) -> Figure:
+    """Vorticity of the truth, one member and the run without closure (rows) at the recorded times (columns)."""
+    rows = (("truth", "field_truth"), ("model", "field_model"), ("no closure", "field_no_closure"))
+    length, scale, times = float(arrays["domain_length"]), color_limit(arrays["field_truth"]), arrays["field_time"]
+    figure, panels = _panels(3, len(times), (2.75 * len(times) + 1.0, 8.4))
+    for i, (name, key) in enumerate(rows):
+        for j, field in enumerate(arrays[key]):
+            image = _field(panels[i, j], field, (-scale, scale), DIVERGING, length)
+        panels[i, 0].set_ylabel(name, fontsize=10.5)
+    for axes, time in zip(panels[0], times, strict=True):
+        axes.set_title(_clock(arrays, time))
+    bar = figure.colorbar(image, ax=panels, location="right", aspect=45, extend="both", pad=0.02)
+    bar.set_label("vorticity w (1/time)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _clock(arrays: Arrays, time: float) -> str:
+    """A time counted from the rollout's start, with the flow's time it started at."""
+    return f"t = {float(arrays['start_time']):g} + {float(time):.3g}"
+
+
+def _compare(axes: Axes, x: np.ndarray, arrays: Arrays, quantity: str, j: int) -> None:
+    """Truth, model and no closure of one quantity at the j-th time."""
+    for name, style in (("truth", TRUTH), ("model", MODEL), ("no closure", NO_CLOSURE)):
+        _plot(axes, x, arrays[f"{quantity}_{name.replace(' ', '_')}"][j], label=name, **style)
+
+
+@_png
+def rollout_spectra(arrays: Arrays) -> Figure:
+    """Energy and enstrophy by shell of wavenumber (rows) at the recorded times (columns)."""
+    times = arrays["field_time"]
+    figure, panels = _panels(2, len(times), (WIDTH, 6.2), sharex=True, sharey="row")
+    shells = np.arange(arrays["energy_truth"].shape[-1])
+    rows = (("energy", "energy in shell (length²/time²)"), ("enstrophy", "enstrophy in shell (1/time²)"))
+    for row, (quantity, label) in zip(panels, rows, strict=True):
+        for j, axes in enumerate(row):
+            title = _clock(arrays, times[j]) if quantity == "energy" else ""
+            x = "integer wavenumber |k| L / 2π" if quantity == "enstrophy" else ""
+            _label(axes, x, label if j == 0 else "", title, "log", "log")
+            _compare(axes, shells, arrays, quantity, j)
+        _cut_decades(row, 10)
+    _legend(panels[0, 0], loc="lower left")
+    return figure
+
+
+@_png
+def rollout_pdf(arrays: Arrays) -> Figure:
+    """Probability density of the vorticity at the recorded times."""
+    times = arrays["field_time"]
+    figure, (row,) = _panels(1, len(times), (WIDTH, 3.3), sharex=True, sharey=True)
+    for j, axes in enumerate(row):
+        y = "probability density (time)" if j == 0 else ""
+        _label(axes, "vorticity w (1/time)", y, _clock(arrays, times[j]), y_scale="log")
+        _compare(axes, arrays["pdf_vorticity"], arrays, "pdf", j)
+    _cut_decades(row, 5)
+    _legend(row[0], loc="lower center")
+    return figure
+
+
+_GREYS = np.linspace(255, 20, 16).round().astype(np.uint8)
+"""Colours of the animation's paper and ink, after those of the map."""
+
+
+def rollout_animation(arrays: Arrays, limit_bytes: int = 3_000_000, frames: int = 60) -> bytes:
+    """An animated GIF: truth, one member, and their difference, enlarged by a stated factor, on one colour scale.
+
+    Values become indices of one palette directly, which is far faster than a matplotlib figure for each frame. The
+    panels and the number of colours shrink until the file is under `limit_bytes`, or smallest.
+    """
+    chosen = np.unique(np.linspace(0, len(arrays["animation_time"]) - 1, frames).round().astype(int))
+    truth, model = arrays["animation_truth"][chosen], arrays["animation_model"][chosen]
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = model - truth
+    scale = color_limit(truth)
+    room = scale / color_limit(difference)
+    factor = max([1, *(m * 10**e for e in range(5) for m in (1, 2, 5) if m * 10**e <= room)])
+    titles = ("truth", "model, one member", "model − truth" if factor == 1 else f"(model − truth) × {factor}")
+    labels = [_clock(arrays, time) for time in arrays["animation_time"][chosen]]
+    for side, colors in ((256, 96), (224, 64), (192, 48), (160, 32), (128, 24)):
+        fields = (_to_palette(field, scale, side, colors) for field in (truth, model, factor * difference))
+        images = [
+            _frame(panels, titles, label, scale, colors)
+            for panels, label in zip(zip(*fields, strict=True), labels, strict=True)
+        ]
+        buffer = io.BytesIO()
+        durations = [100] * (len(images) - 1) + [1500]
+        images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+        if buffer.tell() <= limit_bytes:
+            break
+    return buffer.getvalue()
+
+
+def _to_palette(fields: np.ndarray, scale: float, side: int, colors: int) -> np.ndarray:
+    """(F, n, n) values in [-scale, scale] -> (F, side, side) indices of the palette, y upwards; grey if not finite."""
+    images = [Image.fromarray(np.asarray(field.T[::-1], dtype=np.float32)) for field in fields]
+    values = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
+    position = np.clip((values / scale + 1) / 2 * colors, 0, colors - 1)
+    return np.where(np.isfinite(values), np.nan_to_num(position), colors + 4).astype(np.uint8)
+
+
+def _frame(panels: Sequence[np.ndarray], titles: Sequence[str], label: str, scale: float, colors: int) -> Image.Image:
+    """One frame: titles over the panels, the time and the scale of colours under them."""
+    side, gap, head, foot = len(panels[0]), 10, 24, 30
+    size = (3 * side + 4 * gap, head + side + foot)
+    ink, font = Image.new("L", size, 255), ImageFont.load_default(13)
+    draw = ImageDraw.Draw(ink)
+    width, bar_left, bar_top = min(160, side), 2 * gap + side + 40, head + side + 10
+    for i, title in enumerate(titles):
+        draw.text((gap + i * (side + gap), 5), title, fill=20, font=font)
+    draw.text((gap, bar_top - 3), label, fill=20, font=font)
+    draw.text((bar_left - 6, bar_top - 3), f"−{scale:.2g}", fill=20, font=font, anchor="ra")
+    draw.text((bar_left + width + 6, bar_top - 3), f"{scale:.2g}  vorticity (1/time)", fill=20, font=font)
+    canvas = colors + ((255 - np.asarray(ink).astype(int)) * 15 // 235).astype(np.uint8)
+    canvas[bar_top : bar_top + 12, bar_left : bar_left + width] = np.arange(width) * colors // width
+    for i, panel in enumerate(panels):
+        canvas[head : head + side, gap + i * (side + gap) : (i + 1) * (side + gap)] = panel
+    image = Image.fromarray(canvas)
+    hues = (matplotlib.colormaps[DIVERGING](np.linspace(0, 1, colors))[:, :3] * 255).round().astype(np.uint8)
+    image.putpalette(np.concatenate([hues, np.repeat(_GREYS[:, None], 3, axis=1)]).tobytes())
+    return image

@@ -1,0 +1,327 @@
+"""report.html: what a run measured, on one page that opens without a network.
+
+Reads what the run left in its work directory and computes no science of its own. Whatever is missing (null) is shown as
+missing.
+"""
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from closure_jax.evaluation import figures
+
+_STEP_COLUMNS = {
+    "relative_error": "relative error",
+    "over_floor": "error / floor",
+    "excess_error": "excess error",
+    "spread_ratio": "spread ratio",
+    "noise_spectrum_error": "noise spectrum error",
+    "crps_ratio": "CRPS / exact CRPS",
+    "milliseconds_per_sample": "ms per sample",
+}
+
+_CAPTIONS = {
+    "training_curves": """Loss of each training phase against its step, log scale. Validation that turns up while
+        training still falls means over-fitting; a curve that still falls at its end was stopped early.""",
+    "a_priori_fields": """One row a state; x to the right, y upwards, the whole periodic domain. The truth and the
+        samples are single draws of one random law and need not agree point by point. The mean of all samples should
+        equal the exact mean E[H | w] = −u·∇w; their difference has a finer scale of its own, and the finite number of
+        samples adds to it. The spread should be uniform and equal to the exact deviation of the closure, the white
+        mark on its scale.""",
+    "a_priori_spectra": """Variance of the closure by shell of wavenumber, without k = 0, cut eight decades under the
+        peak. Left: the whole field; its large scales are advection. Right: its random part, each sample less the
+        mean. A curve under the exact one has too little noise at that scale; a flat or rising tail is white noise of
+        the model.""",
+    "sampler_steps": """Left: the error against the truth cannot fall below the floor, the error of the exact
+        conditional mean; the error against the exact mean is what a better model could still lose. Middle: 1 is
+        perfect; a spread under 1 is an over-confident ensemble, as few steps of an ODE sampler give. Right: what one
+        sample costs.""",
+    "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
+        the ensemble mean; “no closure” is the solver alone. Middle: the two ensembles should spread alike; a sample
+        held over several time steps makes the model's too wide. Right: lower is better; the truth is random, so 0 is
+        out of reach.""",
+    "rollout_fields": """Vorticity of one member. One colour scale, set by the truth; beyond it colours are clipped,
+        and values that overflowed are grey.""",
+    "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
+        over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",
+    "rollout_pdf": """Distribution of the vorticity's values over the domain. On the log scale the tails can be read:
+        they are the strongest vortices.""",
+    "rollout_animation": """Truth beside one member of the model's ensemble, from the same start. The difference is
+        enlarged by the factor in its title and shares the colour scale.""",
+}
+
+_CSS = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: #222;
+  background: #fff; max-width: 1100px; margin: 0 auto; padding: 24px 20px 60px; }
+h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 20px; margin: 40px 0 10px; border-bottom: 1px solid #ddd; }
+h3 { font-size: 16px; margin: 26px 0 6px; } p { max-width: 75ch; }
+.run { color: #555; margin: 0 0 14px; max-width: none; } .run b { color: #222; font-weight: 600; }
+nav a { margin-right: 16px; color: #1565a7; text-decoration: none; }
+table { border-collapse: collapse; margin: 8px 0 16px; font-size: 14px; }
+th, td { text-align: left; padding: 3px 18px 3px 0; border-bottom: 1px solid #e8e8e8; vertical-align: top; }
+thead th { border-bottom: 1.5px solid #888; font-weight: 600; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.note { color: #555; } .missing { color: #777; font-style: italic; }
+figure { margin: 14px 0 26px; } figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figcaption { font-size: 13.5px; color: #444; max-width: 95ch; margin-top: 6px; }
+pre { font-size: 12.5px; line-height: 1.4; background: #f6f6f6; padding: 12px; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+@media print { body { padding: 0; max-width: none; font-size: 11pt; } nav { display: none; }
+  h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a run left: nested mappings, records by phase in order of step, and arrays by name."""
+
+    config: Mapping[str, Any]
+    phases: Mapping[str, list[dict[str, Any]]]
+    arrays: Mapping[str, np.ndarray]
+    results: Mapping[str, Any]
+
+
+def write_report(directory: pathlib.Path) -> pathlib.Path:
+    """Writes report.html and figures/ from config.json, metrics.jsonl, arrays.npz and results.json in `directory`.
+
+    Values in results.json may be null or absent. A figure whose arrays are absent is left out, and the page says so.
+
+    Args:
+      directory: the work directory of a run.
+    Returns:
+      The path of report.html.
+    Raises:
+      FileNotFoundError: one of the four files is missing.
+      ValueError: a file cannot be read; the message names the file, and the line of metrics.jsonl.
+    """
+    run = _read(directory)
+    folder = directory / "figures"
+    folder.mkdir(exist_ok=True)
+    sections = {
+        "Summary": _summary(run),
+        "Training": _training(run, folder),
+        "A priori": _a_priori(run, folder),
+        "A posteriori": _a_posteriori(run, folder),
+        "Configuration": _configuration(run),
+        "Wall time": _wall_time(run),
+    }
+    path = directory / "report.html"
+    path.write_text(_page(run, sections), encoding="utf-8")
+    return path
+
+
+def _read(directory: pathlib.Path) -> _Run:
+    def load(name: str) -> Any:
+        try:
+            return json.loads((directory / name).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{directory / name}: not JSON ({error})") from error
+
+    with np.load(directory / "arrays.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return _Run(load("config.json"), _read_metrics(directory / "metrics.jsonl"), arrays, load("results.json"))
+
+
+def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Records by phase. Of a step repeated by a resumed run the last record counts; a cut-off last line is dropped."""
+    phases: dict[str, dict[int, dict[str, Any]]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            phases.setdefault(record["phase"], {})[record["step"]] = record
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not a record with phase and step") from error
+    return {phase: [records[step] for step in sorted(records)] for phase, records in phases.items()}
+
+
+def _get(tree: Any, *keys: str) -> Any:
+    """The value at a path of keys, None where the path ends early."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _last(values: Sequence | None) -> Any:
+    return values[-1] if values else None
+
+
+def _text(value: Any) -> str:
+    """A value as escaped text: three digits for a number, a dash for one that is missing."""
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return html.escape(str(value))
+    if not math.isfinite(value):
+        return "not finite"
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa} · 10<sup>{int(exponent)}</sup>" if exponent else mantissa
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], notes: int = 0) -> str:
+    """A table: the first column names, the last `notes` columns are sentences, those between are numbers."""
+    kinds = ["name", *["number"] * (len(head) - 1 - notes), *["note"] * notes]
+
+    def row(cells: Sequence[Any], tag: str) -> str:
+        filled = zip(kinds, cells, strict=True)
+        return "<tr>" + "".join(f"<{tag} class={kind}>{_text(cell)}</{tag}>" for kind, cell in filled) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _figure(folder: pathlib.Path, draw: Callable[..., bytes], *args: Any) -> str:
+    """Draws a figure, keeps it as a file and returns it embedded in the page; says so where an array is missing."""
+    name = draw.__name__
+    path = folder / f"{name}.{'gif' if name == 'rollout_animation' else 'png'}"
+    try:
+        image = draw(*args)
+    except KeyError as missing:
+        path.unlink(missing_ok=True)
+        return f"<p class=missing>{html.escape(f'{name}: left out, arrays.npz has no {missing}')}</p>"
+    path.write_bytes(image)
+    width = Image.open(io.BytesIO(image)).width
+    width = round(width * 100 / figures.DPI) if path.suffix == ".png" else width
+    source = f"data:image/{path.suffix[1:]};base64,{base64.b64encode(image).decode('ascii')}"
+    caption = html.escape(" ".join(_CAPTIONS[name].split()))
+    shown = f'<img width={width} alt="{name.replace("_", " ")}" src="{source}">'
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+
+
+def _by_steps(run: _Run) -> dict[int, Mapping[str, float | None]]:
+    """The a priori figures by number of sampler steps, ascending."""
+    by_steps = _get(run.results, "a_priori", "by_steps") or {}
+    return {int(steps): by_steps[steps] or {} for steps in sorted(by_steps, key=int)}
+
+
+def _summary(run: _Run) -> str:
+    """The key figures, each with a sentence on how to read it."""
+    results, by_steps = run.results, _by_steps(run)
+    rollout = _get(results, "a_posteriori")
+    autoencoder = _get(results, "autoencoder")
+    rows = [
+        ("reconstruction error of w", _get(autoencoder, "vorticity", "relative_error"), "What the latent space loses "
+         "of the state, relative to its norm."),
+        ("reconstruction error of H", _get(autoencoder, "closure", "relative_error"), "The same for the closure: noise "
+         "that the latent space cannot hold counts here."),
+        ("floor of the a priori error", _get(results, "a_priori", "floor"), "Error of the exact conditional mean: "
+         "irreducible noise, which no model can beat. It depends on the times of the states."),
+    ]  # fmt: skip
+    chosen = [steps for steps in (1, 10) if steps in by_steps] or sorted({*list(by_steps)[:1], *list(by_steps)[-1:]})
+    counts = [f"{steps} sampler step{'s' if steps > 1 else ''}" for steps in chosen]
+    for steps, count in zip(chosen, counts, strict=True):
+        rows.append((f"error / floor, {count}", by_steps[steps].get("over_floor"), "Error of the mean of samples over "
+                     "the floor: 1 is perfect."))  # fmt: skip
+    for steps, count in zip(chosen, counts, strict=True):
+        rows.append((f"spread ratio, {count}", by_steps[steps].get("spread_ratio"), "Deviation of the samples over the "
+                     "exact one: 1 is perfect, under 1 is over-confident."))  # fmt: skip
+    time = _last(_get(rollout, "time"))
+    when = "last time" if time is None else f"{time:g} time units"
+    rows += [
+        (f"rollout error after {when}", _last(_get(rollout, "relative_error")), "Error of the ensemble mean of w in "
+         "the coupled solver, relative to its norm."),
+        ("the same without closure", _last(_get(rollout, "relative_error_no_closure")), "What the solver does alone: "
+         "the model must be far under it."),
+        ("finite fraction", _get(rollout, "finite_fraction"), "Share of the rollouts without overflow: under 1, the "
+         "coupling is unstable."),
+        ("wall time", _duration(sum(_seconds(run).values())), "All phases of the run; by phase at the end."),
+    ]  # fmt: skip
+    return _table(("", "value", "how to read it"), rows, notes=1)
+
+
+def _training(run: _Run, folder: pathlib.Path) -> str:
+    rows = [
+        (name, _get(part, "relative_error"), _get(part, "regulariser_weight"))
+        for name, part in (_get(run.results, "autoencoder") or {}).items()
+    ]
+    table = _table(("autoencoder", "relative error", "effective weight of the regulariser"), rows) if rows else ""
+    if not run.phases:
+        return table + "<p class=missing>metrics.jsonl holds no training records.</p>"
+    return _figure(folder, figures.training_curves, run.phases) + table
+
+
+def _a_priori(run: _Run, folder: pathlib.Path) -> str:
+    results, by_steps = _get(run.results, "a_priori"), _by_steps(run)
+    times = [time for time in _get(results, "times") or [] if time is not None]
+    span = f" at t = {min(times):g} to {max(times):g}" if times else ""
+    intro = (
+        f"The closure sampled for {_text(_get(results, 'states'))} test states{span}, "
+        f"{_text(_get(results, 'samples'))} samples each. Floor, the relative error of the exact conditional mean: "
+        f"{_text(_get(results, 'floor'))}. Excess error: against the exact mean, so without the irreducible part."
+    )
+    rows = [(steps, *(values.get(key) for key in _STEP_COLUMNS)) for steps, values in by_steps.items()]
+    parts = [f"<p>{intro}</p>", _table(("sampler steps", *_STEP_COLUMNS.values()), rows)]
+    parts.append(_figure(folder, figures.a_priori_fields, run.arrays))
+    parts.append(_figure(folder, figures.a_priori_spectra, run.arrays))
+    if by_steps:
+        parts.append(_figure(folder, figures.sampler_steps, by_steps, _get(results, "floor")))
+    return "".join(parts)
+
+
+def _a_posteriori(run: _Run, folder: pathlib.Path) -> str:
+    results, arrays = _get(run.results, "a_posteriori") or {}, run.arrays
+    intro = (
+        f"The closure inside the solver: {_text(results.get('states'))} starts with {_text(results.get('members'))} "
+        f"members each, {_text(results.get('sampler_steps'))} sampler steps, one sample held for "
+        f"{_text(results.get('hold'))} time steps, {_text(results.get('seconds_per_time_unit'))} s of wall time per "
+        f"time unit. Finite fraction: {_text(results.get('finite_fraction'))}."
+    )
+    parts = [f"<p>{intro}</p>", _figure(folder, figures.rollout_scores, results, arrays)]
+    for draw in (figures.rollout_fields, figures.rollout_spectra, figures.rollout_pdf, figures.rollout_animation):
+        parts.append(_figure(folder, draw, arrays))
+    return "".join(parts)
+
+
+def _configuration(run: _Run) -> str:
+    text = html.escape(json.dumps(run.config, indent=2, ensure_ascii=False))
+    return f"<details><summary>The resolved configuration, all fields</summary><pre>{text}</pre></details>"
+
+
+def _seconds(run: _Run) -> dict[str, float]:
+    return {name: value for name, value in (_get(run.results, "wall_seconds") or {}).items() if value is not None}
+
+
+def _wall_time(run: _Run) -> str:
+    seconds = _seconds(run)
+    total = sum(seconds.values())
+    rows = [
+        (name.replace("_", " "), round(value, 1), _duration(value), f"{100 * value / (total or 1):.0f} %")
+        for name, value in [*seconds.items(), ("total", total)]
+    ]
+    return _table(("phase", "seconds", "duration", "share"), rows)
+
+
+def _page(run: _Run, sections: Mapping[str, str]) -> str:
+    """The whole page: title, links to the sections, sections."""
+    name = _text(_get(run.results, "experiment"))
+    facts = " · ".join(
+        f"{key} <b>{_text(_get(run.results, key))}</b>" for key in ("preset", "revision", "device", "seed")
+    )
+    anchors = {title: title.lower().replace(" ", "-") for title in sections}
+    links = "".join(f'<a href="#{anchor}">{title}</a>' for title, anchor in anchors.items())
+    body = "".join(f'<h2 id="{anchors[title]}">{title}</h2>{content}' for title, content in sections.items())
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{name} – closure_jax</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head><body>'
+        f"<header><h1>{name}</h1><p class=run>{facts}</p><nav>{links}</nav></header><main>{body}</main></body></html>\n"
+    )

@@ -1,0 +1,98 @@
+"""Encoders and decoders between fields (batch, n, n) and latents (batch, r, r, channels)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from closure_jax.models import layers
+
+
+class CompactEncoder(nn.Module):
+    """(batch, n, n) -> (batch, r, r, channels), all work done at latent resolution.
+
+    A linear path (Fourier truncation) carries the scales that the latent grid resolves; residual blocks on space-to-depth
+    patches add what it cannot see.
+    """
+
+    latent_resolution: int
+    channels: int = 1
+    width: int = 32
+    blocks: int = 3
+
+    @nn.compact
+    def __call__(self, field: jax.Array) -> jax.Array:
+        x = field[..., None]
+        low = layers.resample(x, self.latent_resolution)
+        h = layers.space_to_depth(x, x.shape[1] // self.latent_resolution)
+        h = layers.PeriodicConv(self.width)(h)
+        for _ in range(self.blocks):
+            h = layers.ResidualBlock(self.width, groups=0, zero_init=True)(h)
+        linear = nn.Dense(self.channels, use_bias=False, kernel_init=nn.initializers.ones)(low)
+        return linear + layers.PeriodicConv(self.channels, kernel_init=nn.initializers.zeros)(nn.silu(h))
+
+
+class CompactDecoder(nn.Module):
+    """(batch, r, r, channels) -> (batch, n, n); the mirror of `CompactEncoder`."""
+
+    resolution: int
+    width: int = 32
+    blocks: int = 3
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        factor = self.resolution // latent.shape[1]
+        linear = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.constant(1.0 / latent.shape[-1]))(latent)
+        h = layers.PeriodicConv(self.width)(latent)
+        for _ in range(self.blocks):
+            h = layers.ResidualBlock(self.width, groups=0, zero_init=True)(h)
+        patches = layers.PeriodicConv(factor**2, kernel_init=nn.initializers.zeros)(nn.silu(h))
+        return (layers.resample(linear, self.resolution) + layers.depth_to_space(patches, factor))[..., 0]
+
+
+class PublishedEncoder(nn.Module):
+    """(batch, n, n) -> (batch, n / 4, n / 4, channels): arXiv 2602.17089, autoencoder of 64 to 256 channels.
+
+    conv to w, residual to 2w, stride-2 conv, residual to 4w, stride-2 conv, residual, attention (8 heads), residual, group norm
+    and SiLU, conv. w = `width`, published 64.
+    """
+
+    channels: int = 1
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, field: jax.Array) -> jax.Array:
+        w = self.width
+        x = layers.PeriodicConv(w)(field[..., None])
+        x = layers.ResidualBlock(2 * w)(x)
+        x = layers.PeriodicConv(2 * w, stride=2)(x)
+        x = layers.ResidualBlock(4 * w)(x)
+        x = layers.PeriodicConv(4 * w, stride=2)(x)
+        x = layers.ResidualBlock(4 * w)(x)
+        x = layers.SelfAttention(heads=8)(x)
+        x = layers.ResidualBlock(4 * w)(x)
+        x = nn.silu(nn.GroupNorm(min(32, 4 * w))(x))
+        return layers.PeriodicConv(self.channels)(x)
+
+
+class PublishedDecoder(nn.Module):
+    """(batch, r, r, channels) -> (batch, 4 r, 4 r): mirror of `PublishedEncoder`, nearest-neighbour upsampling, 4 heads."""
+
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        w = self.width
+        x = layers.PeriodicConv(4 * w)(latent)
+        x = layers.ResidualBlock(4 * w)(x)
+        x = layers.SelfAttention(heads=4)(x)
+        x = layers.ResidualBlock(4 * w)(x)
+        x = layers.PeriodicConv(4 * w)(_upsample(x))
+        x = layers.ResidualBlock(2 * w)(x)
+        x = layers.PeriodicConv(2 * w)(_upsample(x))
+        x = layers.ResidualBlock(w)(x)
+        x = nn.silu(nn.GroupNorm(min(32, w))(x))
+        return layers.PeriodicConv(1)(x)[..., 0]
+
+
+def _upsample(x: jax.Array) -> jax.Array:
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

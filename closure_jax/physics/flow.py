@@ -1,0 +1,92 @@
+"""2D stochastic Kolmogorov flow in vorticity form, with the closure as one term of the right-hand side.
+
+    dw/dt = H(w) + nu lap(w) + f,        H(w) = -u.grad(w) + sigma dW/dt
+    f = A (sin 2 pi m (x + y) / L + cos 2 pi m (x + y) / L)
+
+The solver owns diffusion and forcing; H is exact, a model's, or none (arXiv 2602.17089, section 2).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax_cfd.base import grids
+from jax_cfd.spectral.time_stepping import ImplicitExplicitODE
+
+from closure_jax.physics import noise as noise_lib
+from closure_jax.physics import spectral
+
+ClosureTerm = Callable[[jax.Array], jax.Array]
+"""vorticity_hat (..., n, n // 2 + 1) -> closure_hat of the same shape."""
+
+ClosureSampler = Callable[[jax.Array, jax.Array], jax.Array]
+"""(keys (batch,), vorticity_hat (batch, n, n // 2 + 1)) -> closure_hat: one random closure for each member."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KolmogorovFlow(ImplicitExplicitODE):
+    """The equation as `jax_cfd` steppers want it: explicit closure and forcing, implicit diffusion.
+
+    Attributes:
+      grid: square periodic grid; see `spectral.make_grid`.
+      viscosity: nu [length^2 / time].
+      forcing_amplitude: A [1 / time^2].
+      forcing_wavenumber: m, whole periods of the forcing in the domain.
+      closure: deterministic closure term; None leaves it out. `with_advection` gives the exact mean.
+    """
+
+    grid: grids.Grid
+    viscosity: float = 1e-3
+    forcing_amplitude: float = 0.1
+    forcing_wavenumber: int = 1
+    closure: ClosureTerm | None = None
+
+    def with_advection(self) -> "KolmogorovFlow":
+        """The same flow, closed by -u.grad(w): the deterministic Navier-Stokes equation."""
+        return dataclasses.replace(self, closure=lambda w_hat: spectral.advection_hat(w_hat, self.grid))
+
+    def forcing(self) -> np.ndarray:
+        """f on the grid, (n, n)."""
+        n = self.grid.shape[0]
+        turns = np.arange(n) / n
+        phase = 2 * np.pi * self.forcing_wavenumber * (turns[:, None] + turns[None, :])
+        return self.forcing_amplitude * (np.sin(phase) + np.cos(phase))
+
+    def forcing_hat(self) -> np.ndarray:
+        """Transform of f, (n, n // 2 + 1): its one mode, with the rounding in the others removed."""
+        forcing_hat = np.fft.rfft2(self.forcing())
+        return np.where(np.abs(forcing_hat) > 1e-6 * np.abs(forcing_hat).max(), forcing_hat, 0)
+
+    def explicit_terms(self, state: jax.Array) -> jax.Array:
+        """forcing + closure, (..., n, n // 2 + 1)."""
+        forcing_hat = self.forcing_hat().astype(state.dtype)
+        if self.closure is None:
+            return forcing_hat + 0 * state
+        return forcing_hat + self.closure(state)
+
+    def implicit_terms(self, state: jax.Array) -> jax.Array:
+        """nu lap(w), (..., n, n // 2 + 1)."""
+        return (self.viscosity * spectral.laplacian(self.grid)) * state
+
+    def implicit_solve(self, state: jax.Array, step_size: float) -> jax.Array:
+        """Solves y - step_size nu lap(y) = state for y."""
+        return state / (1 - step_size * self.viscosity * spectral.laplacian(self.grid))
+
+
+def exact_closure(grid: grids.Grid, noise: noise_lib.QWienerNoise | None) -> ClosureSampler:
+    """The true law p(H | w) = Normal(-u.grad(w), noise covariance) as a sampler; None leaves the noise out."""
+
+    def sample(keys: jax.Array, vorticity_hat: jax.Array) -> jax.Array:
+        mean_hat = spectral.advection_hat(vorticity_hat, grid)
+        if noise is None:
+            return mean_hat
+        return mean_hat + jax.vmap(lambda key: noise.sample_hat(key, mean_hat.real.dtype))(keys)
+
+    return sample
+
+
+def no_closure(keys: jax.Array, vorticity_hat: jax.Array) -> jax.Array:
+    """The sampler that leaves the closure out: what the solver does alone."""
+    del keys
+    return 0 * vorticity_hat

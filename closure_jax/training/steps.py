@@ -1,0 +1,73 @@
+"""Pure training steps: train_step(state, batch, key) -> (state, metrics), for `devices.data_parallel`.
+
+A batch is a dict of arrays with a leading axis; its "position" is each example's place in the global batch. Draws belong to
+(key of the run, step, position), never to a device; losses that couple examples see the global batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from closure_jax import devices
+from closure_jax.closure import bind_drift
+from closure_jax.training.state import TrainState
+from closure_jax.transport import losses
+from closure_jax.transport.paths import Path
+
+Batch = dict[str, jax.Array]
+Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+"""loss(params, batch, keys) -> (scalar, metrics); `keys` one for each local example."""
+
+
+def make_train_step(
+    loss: Loss, optimiser: optax.GradientTransformationExtraArgs, ema_decay: float
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """A step for `devices.data_parallel`: gradient of the global mean, optimiser, moving average.
+
+    The average warms up: its decay is min(ema_decay, (1 + step) / (10 + step)).
+    """
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(lambda position: jax.random.fold_in(step_key, position))(batch["position"])
+        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, keys)
+        value, metrics, gradients = devices.mean((value, metrics, gradients))
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params, value=value)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        return TrainState(state.step + 1, params, opt_state, ema), {"loss": value, **metrics}
+
+    return train_step
+
+
+def autoencoder_loss(encoder: nn.Module, decoder: nn.Module, regulariser: Callable | None) -> Loss:
+    """Mean squared reconstruction error of normalised fields, plus the regulariser of the global batch of latents.
+
+    The batch holds "field" (batch, n, n) and, for a regulariser, "extra" (batch, ...): what it needs beside the latent.
+    """
+
+    def loss(params, batch, keys):
+        del keys
+        latent = encoder.apply(params["encoder"], batch["field"])
+        error = jnp.mean((decoder.apply(params["decoder"], latent) - batch["field"]) ** 2)
+        if regulariser is None:
+            return error, {}
+        term, measures = regulariser(devices.gather(latent), devices.gather(batch["extra"]))
+        return error + term, {"reconstruction": error, **measures}
+
+    return loss
+
+
+def transport_loss(network: nn.Module, path: Path, prediction: str) -> Loss:
+    """Regression of the path's target on pairs; the batch holds "condition" and "target", (batch, r, r, c) standardised."""
+
+    def loss(params, batch, keys):
+        drift = bind_drift(network, path, prediction, params, batch["condition"])
+        return losses.transport_loss(path, drift, keys, batch["condition"], batch["target"]), {}
+
+    return loss

@@ -1,0 +1,36 @@
+"""From source to target: Euler for the ODE, Euler-Maruyama for the SDE, as one scan."""
+
+import jax
+import jax.numpy as jnp
+
+from closure_jax.transport.losses import Drift
+from closure_jax.transport.paths import Path
+
+
+def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, steps: int) -> jax.Array:
+    """Draws from the model, one sample for each key.
+
+    Args:
+      path: the process; its gamma is the diffusion coefficient.
+      drift: network as a function of state and time, the condition bound.
+      keys: (batch,).
+      condition: (batch, ...), shape of a sample.
+      steps: uniform steps from tau = 0 to 1 (static). An SDE adds no noise in its last step.
+    Returns:
+      (batch, ...).
+    """
+    sources = jax.vmap(lambda key: jax.random.split(key)[0])(keys)
+    noises = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
+    size = 1.0 / steps
+
+    def euler(x, index):
+        tau = index * size
+        x = x + size * drift(x, jnp.full(len(keys), tau, x.dtype))
+        if path.stochastic:
+            normal = jax.vmap(lambda key, one: jax.random.normal(jax.random.fold_in(key, index), one.shape, one.dtype))
+            scale = jnp.where(index < steps - 1, path.gamma(tau) * jnp.sqrt(size), 0.0)
+            x = x + scale * normal(noises, x)
+        return x, None
+
+    z = jax.vmap(path.source)(sources, condition)
+    return jax.lax.scan(euler, z, jnp.arange(steps))[0]

@@ -1,0 +1,230 @@
+"""What a run leaves: resolved configuration, metrics, checkpoints, results. The only room that says orbax.
+
+A work directory holds config.json (nested), provenance.json (versions, device, revision, data checksum), metrics.jsonl,
+tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html and, written last,
+results.json.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from closure_jax import config as config_lib
+from closure_jax.errors import UserError
+
+# Fields that may differ when a work directory is used again: they change what is judged, not what was trained.
+FREE_FIELDS = ("evaluation.", "sampler.", "training.log_every", "data.chunk")
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Strict JSON, written aside and renamed; numbers that are not finite become null."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    if isinstance(content, np.ndarray | jax.Array):
+        return _strict(np.asarray(content).tolist())
+    if isinstance(content, np.generic):
+        return _strict(content.item())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+class WorkDir:
+    """A run's folder. `open` makes it or checks that it belongs to the same configuration."""
+
+    def __init__(self, path: pathlib.Path | str):
+        self.path = pathlib.Path(path)
+
+    def config(self) -> ml_collections.ConfigDict:
+        """The resolved configuration of the run.
+
+        Raises:
+          UserError: the folder holds none.
+        """
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise UserError(f"work directory '{self.path}' has no config.json: expected the folder of a run")
+        try:
+            return config_lib.from_dict(json.loads(file.read_text()))
+        except json.JSONDecodeError as error:
+            raise UserError(f"'{file}' is not JSON ({error}): restore it, or train into another --workdir") from None
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Raises UserError where the folder holds a run of another configuration; writes nothing."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir={self.path} is a file: expected a folder")
+        if not (self.path / "config.json").exists():
+            return
+        stored = dict(config_lib.fields(self.config()))
+        for field, value in config_lib.fields(config):
+            if not field.startswith(FREE_FIELDS) and stored[field] != value:
+                raise UserError(
+                    f"work directory '{self.path}' holds a run with {field} = {stored[field]!r}, asked for {value!r}:"
+                    " give another --workdir, or delete that one"
+                )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process out of the folder, which it makes.
+
+        Raises:
+          UserError: another process holds it, or the folder can't be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = open(self.path / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"work directory '{self.path}' is in use by another process: wait or give another") from None
+            yield
+
+    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
+        """Writes config.json and provenance.json."""
+        write_json(self.path / "config.json", config_lib.to_dict(config))
+        write_json(self.path / "provenance.json", provenance)
+
+    # --- wall time -------------------------------------------------------------------------------------------------
+
+    def wall_seconds(self) -> dict[str, float]:
+        """Seconds spent by phase, over all starts of the run."""
+        file = self.path / "wall_seconds.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the block's wall time to its phase, also when it ends in an error."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.wall_seconds()
+            spent[phase] = spent.get(phase, 0.0) + time.perf_counter() - start
+            write_json(self.path / "wall_seconds.json", spent)
+
+    # --- metrics ---------------------------------------------------------------------------------------------------
+
+    def metrics(self, phase: str, start: int) -> "MetricsLog":
+        """A log of `phase` that continues after step `start`: later lines of an interrupted run are cut."""
+        return MetricsLog(self.path, phase, start)
+
+    def results(self) -> dict[str, Any] | None:
+        """results.json, or None."""
+        file = self.path / "results.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Writes results.json, whole."""
+        write_json(self.path / "results.json", results)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoints(self, phase: str) -> "Checkpoints":
+        """The checkpoints of a phase."""
+        return Checkpoints(self.path / "checkpoints" / phase)
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard files, one record each call."""
+
+    def __init__(self, path: pathlib.Path, phase: str, start: int):
+        import tensorboardX  # slow to import, and only training needs it
+
+        self.phase = phase
+        file = path / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        kept = [line for line in lines if self._keep(line, start)]
+        if kept != lines:
+            partial = file.with_name("metrics.jsonl.partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            os.replace(partial, file)
+        self._file = open(file, "a", buffering=1)  # noqa: SIM115
+        self._board = tensorboardX.SummaryWriter(str(path / "tensorboard" / phase), purge_step=start or None)
+
+    def _keep(self, line: str, start: int) -> bool:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a killed run
+            return False
+        return record["phase"] != self.phase or record["step"] <= start
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line: phase, step, values."""
+        self._file.write(json.dumps(_strict({"phase": self.phase, "step": step, **values}), allow_nan=False) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._board.close()
+
+
+class Checkpoints:
+    """Orbax checkpoints of one phase, saved in the background; the newest two are kept."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path.absolute()
+        self._manager: ocp.CheckpointManager | None = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=True)
+            self._manager = ocp.CheckpointManager(self._path, options=options)
+        return self._manager
+
+    def latest(self) -> int | None:
+        """Newest finished step, or None."""
+        return self._open().latest_step() if self._path.is_dir() else None
+
+    def save(self, step: int, tree: Any) -> None:
+        """Copies the tree to the host and writes it in the background."""
+        self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
+
+    def restore(self, template: Any) -> Any:
+        """The newest tree, as numpy arrays in the structure of `template`: independent of the devices that saved it.
+
+        Raises:
+          UserError: there is none, or its structure is another.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(f"'{self._path.name}' has no checkpoint in '{self._path.parent.parent}': train it first")
+        like = jax.tree.map(np.asarray, jax.device_get(template))
+        try:
+            return self._open().restore(step, args=ocp.args.StandardRestore(like))
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint {step} of '{self._path.name}' in '{self._path.parent.parent}' can't be read ({reason}):"
+                " delete that step's folder to go on from an earlier one"
+            ) from None
+
+    def close(self) -> None:
+        """Waits for writes in the background."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self._manager.close()
+            self._manager = None

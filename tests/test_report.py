@@ -1,0 +1,267 @@
+"""The report: complete, self-contained, and made of whatever a run left."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from closure_jax.evaluation import figures
+from closure_jax.evaluation.report import write_report
+
+FIGURES = {
+    *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),
+    *("rollout_fields.png", "rollout_spectra.png", "rollout_pdf.png", "rollout_animation.gif"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    """A report of a long run must not end in a page of warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def smooth_fields(rng, *shape, n, cut=3.0):
+    """Random periodic fields of unit variance, shape (*shape, n, n)."""
+    k = np.hypot(np.fft.fftfreq(n, 1 / n)[:, None], np.fft.rfftfreq(n, 1 / n)[None, :])
+    field_hat = np.fft.rfft2(rng.normal(size=(*shape, n, n))) * np.exp(-((k / cut) ** 2))
+    field = np.fft.irfft2(field_hat, s=(n, n))
+    return (field / field.std()).astype(np.float32)
+
+
+def make_arrays(n, states=2, samples=3, times=3, frames=12, seed=0):
+    """Arrays of a plausible run: a good model, and a solver without closure that decays."""
+    rng = np.random.default_rng(seed)
+    shells = np.arange(n // 2 + 1)
+    spectrum = (np.maximum(shells, 0.5) ** -4.0 * np.exp(-((shells / (n / 5)) ** 2))).astype(np.float32)
+    noise = (4e-5 * shells * np.exp(-0.197 * shells**2)).astype(np.float32)
+    exact = 0.2 * smooth_fields(rng, states, n=n)
+    draws = exact[:, None] + 0.02 * smooth_fields(rng, states, samples, n=n)
+    truth, moving = smooth_fields(rng, times, n=n), smooth_fields(rng, n=n)
+    moving = np.stack([np.roll(moving, i, axis=0) for i in range(frames)])
+    bins = np.linspace(-4, 4, 41)
+    pdf = np.tile(np.where(np.abs(bins) < 3.5, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), 0), (times, 1))
+    scores = {}
+    for name, factor in (("truth", 1.0), ("model", 1.1), ("no_closure", 0.4)):
+        scores |= {f"energy_{name}": np.tile(factor * spectrum / np.maximum(shells, 1) ** 2, (times, 1))}
+        scores |= {f"enstrophy_{name}": np.tile(factor * spectrum, (times, 1)), f"pdf_{name}": factor * pdf}
+    return scores | {
+        "a_priori_time": np.linspace(20, 40, states),
+        "a_priori_vorticity": smooth_fields(rng, states, n=n),
+        "a_priori_truth": exact + 0.02 * smooth_fields(rng, states, n=n),
+        "a_priori_exact_mean": exact,
+        "a_priori_samples": draws,
+        "a_priori_mean": exact + 0.003 * smooth_fields(rng, states, n=n, cut=6),
+        "a_priori_spread": 0.018 + 0.001 * smooth_fields(rng, states, n=n),
+        "a_priori_steps": np.array(10),
+        "closure_spectrum_truth": spectrum + noise,
+        "closure_spectrum_model": spectrum + 0.8 * noise,
+        "noise_spectrum_exact": noise,
+        "noise_spectrum_steps": np.array([1, 10, 50]),
+        "noise_spectrum_model": np.array([0.2, 0.7, 0.95])[:, None] * noise + 1e-11,
+        "field_time": np.linspace(1, 20, times),
+        "field_truth": truth,
+        "field_model": truth + 0.02 * smooth_fields(rng, times, n=n),
+        "field_no_closure": 0.3 * smooth_fields(rng, times, n=n),
+        "pdf_vorticity": bins,
+        "animation_time": np.linspace(0, 20, frames),
+        "animation_truth": moving,
+        "animation_model": moving + 0.01 * smooth_fields(rng, frames, n=n),
+        "start_time": np.array(30.0),
+        "domain_length": np.array(1.0),
+        "noise_standard_deviation": np.array(0.02),
+    }
+
+
+def make_results():
+    by_steps = {
+        str(steps): {
+            "relative_error": 0.1 * (1 + 0.1 / steps),
+            "over_floor": 1 + 0.1 / steps,
+            "excess_error": 0.04 / steps**0.5,
+            "spread_ratio": 1 - 1 / (1 + steps),
+            "noise_spectrum_error": 0.5 / steps,
+            "crps_ratio": 1 + 0.2 / steps,
+            "milliseconds_per_sample": 0.6 * steps,
+        }
+        for steps in (1, 2, 5, 10, 50)
+    }
+    time = np.arange(21.0)
+    return {
+        "experiment": "fm_ga <script>alert(1)</script>",
+        "preset": "small",
+        "seed": 0,
+        "revision": "0123abc",
+        "device": "cpu & friends",
+        "wall_seconds": {"simulate": 61.5, "autoencoder_vorticity": 4000.0, "transport": 300.25},
+        "autoencoder": {
+            "vorticity": {"relative_error": 2.6e-3, "regulariser_weight": 0.31},
+            "closure": {"relative_error": 1.4e-2, "regulariser_weight": 4e-9},
+        },
+        "a_priori": {"floor": 0.1, "states": 10, "samples": 100, "times": [20.0, 40.0], "by_steps": by_steps},
+        "a_posteriori": {
+            "time": time.tolist(),
+            "relative_error": (0.002 * time).tolist(),
+            "relative_error_no_closure": (1.1 * (1 - np.exp(-time / 4))).tolist(),
+            "spread": (0.0006 * time**0.5).tolist(),
+            "spread_truth": (0.0005 * time**0.5).tolist(),
+            "crps": (0.0004 * time**0.5).tolist(),
+            "finite_fraction": 1.0,
+            "seconds_per_time_unit": 0.8,
+            "states": 2,
+            "members": 8,
+            "sampler_steps": 4,
+            "hold": 5,
+        },
+    }
+
+
+def make_metrics(records=40):
+    lines = []
+    for phase, scale in (("autoencoder_vorticity", 0.1), ("autoencoder_closure", 0.4), ("transport", 1.0)):
+        for i in range(records):
+            record = {"phase": phase, "step": 10 * (i + 1), "loss": scale / (i + 1) ** 0.7, "learning_rate": 1e-3}
+            lines.append(record | ({"validation_loss": 1.2 * record["loss"]} if i % 5 == 4 else {}))
+    return lines
+
+
+def write_run(directory, arrays, results, metrics, config=None):
+    (directory / "config.json").write_text(json.dumps(config or {"model": {"width": 32, "note": "<b>&"}}))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    (directory / "results.json").write_text(json.dumps(results))
+    np.savez(directory / "arrays.npz", **arrays)
+    return directory
+
+
+def with_nulls(tree):
+    """Every leaf null, lists kept as lists of nulls."""
+    if isinstance(tree, dict):
+        return {key: with_nulls(value) for key, value in tree.items()}
+    return [None] * len(tree) if isinstance(tree, list) else None
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A complete report of a 32^2 run: (work directory, text of the page)."""
+    directory = write_run(tmp_path_factory.mktemp("run"), make_arrays(32), make_results(), make_metrics())
+    before = dict(matplotlib.rcParams)
+    path = write_report(directory)
+    assert dict(matplotlib.rcParams) == before
+    return directory, path.read_text(encoding="utf-8")
+
+
+def test_every_figure_is_a_file_and_embedded(page):
+    directory, text = page
+    assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
+    embedded = [base64.b64decode(data) for data in re.findall(r'src="data:image/(?:png|gif);base64,([^"]+)"', text)]
+    assert sorted(embedded) == sorted(path.read_bytes() for path in (directory / "figures").iterdir())
+    assert "left out" not in text
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    _, text = page
+    prose = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert "http" not in prose
+    assert not re.search(r"<(script|link|iframe|object)|@import|url\(", prose)
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', text))
+    assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', text))
+
+
+def test_text_is_escaped_and_tags_are_balanced(page):
+    _, text = page
+    assert "&lt;script&gt;alert(1)" in text and "cpu &amp; friends" in text and "&lt;b&gt;&amp;" in text
+    open_tags = []
+
+    class Balance(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Balance().feed(text)
+    assert not open_tags
+
+
+def test_key_figures_are_on_the_page(page):
+    _, text = page
+    for shown in ("0.0026", "1.01", "0.909", "after 20 time units", "4 · 10<sup>-9</sup>", "1 h 12 min"):
+        assert shown in text, shown
+
+
+def test_sections_come_in_the_order_of_the_argument(page):
+    _, text = page
+    assert re.findall(r"<h2[^>]*>([^<]+)", text) == [
+        *("Summary", "Training", "A priori", "A posteriori", "Configuration", "Wall time"),
+    ]
+
+
+@pytest.mark.parametrize("results", [with_nulls(make_results()), {}, {"a_priori": {"by_steps": {"3": None}}}])
+def test_values_that_are_missing_do_not_break_it(tmp_path, results):
+    path = write_report(write_run(tmp_path, make_arrays(16, states=1, samples=1), results, make_metrics(records=1)))
+    text = path.read_text(encoding="utf-8")
+    assert "–" in text and "None" not in re.sub(r"base64,[^\"]+", "", text)
+
+
+def test_a_run_that_diverged_is_still_drawn(tmp_path):
+    arrays = make_arrays(16, times=2, frames=3)
+    for name in ("field_model", "animation_model", "energy_model", "enstrophy_model", "pdf_model"):
+        arrays[name] = np.array(arrays[name], dtype=np.float32)
+        arrays[name][-1] = np.inf
+        arrays[name][0] = np.nan
+    arrays["animation_model"][1] = 3e38
+    write_report(write_run(tmp_path, arrays, make_results(), make_metrics()))
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES
+
+
+def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path):
+    arrays = make_arrays(16)
+    del arrays["pdf_model"]
+    text = write_report(write_run(tmp_path, arrays, make_results(), [])).read_text(encoding="utf-8")
+    assert "rollout_pdf: left out, arrays.npz has no &#x27;pdf_model&#x27;" in text
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES - {
+        "rollout_pdf.png",
+        "training_curves.png",
+    }
+
+
+def test_records_of_a_resumed_run(tmp_path):
+    directory = write_run(tmp_path, make_arrays(16), {}, make_metrics(2) + make_metrics(3))
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "transp')
+    write_report(directory)
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write("\n{}\n")
+    with pytest.raises(ValueError, match="line 16"):
+        write_report(directory)
+
+
+def test_animation_keeps_its_frames_and_its_limit():
+    arrays = make_arrays(64, frames=80)
+    animation = figures.rollout_animation(arrays, limit_bytes=400_000)
+    assert len(animation) < 400_000
+    assert Image.open(io.BytesIO(animation)).n_frames == 60
+
+
+def test_animation_colours_grow_with_the_value_and_y_points_up():
+    """A field that grows with y: red (positive) at the top of the panel, blue at its bottom."""
+    arrays = make_arrays(16, frames=1)
+    arrays["animation_truth"] = np.broadcast_to(np.linspace(-1, 1, 16), (1, 16, 16)).astype(np.float32)
+    frame = np.asarray(Image.open(io.BytesIO(figures.rollout_animation(arrays))).convert("RGB")).astype(int)
+    red_less_blue = frame[:, 60, 0] - frame[:, 60, 2]
+    assert red_less_blue[40] > 50 and red_less_blue[240] < -50
+
+
+def test_color_limit_is_a_round_bound():
+    assert figures.color_limit(np.array([-0.1234, np.nan, 0.05])) == pytest.approx(0.13)
+    assert figures.color_limit(np.zeros(3)) == 1.0
+    assert figures.color_limit(np.array([np.inf])) == 1.0
