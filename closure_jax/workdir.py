@@ -113,6 +113,10 @@ class WorkDir:
         file = self.path / "wall_seconds.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
+    def write_wall_seconds(self, spent: dict[str, float]) -> None:
+        """Replaces the record of `wall_seconds`."""
+        write_json(self.path / "wall_seconds.json", spent)
+
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Adds the block's wall time to its phase, also when it ends in an error."""
@@ -122,13 +126,19 @@ class WorkDir:
         finally:
             spent = self.wall_seconds()
             spent[phase] = spent.get(phase, 0.0) + time.perf_counter() - start
-            write_json(self.path / "wall_seconds.json", spent)
+            self.write_wall_seconds(spent)
 
     # --- metrics ---------------------------------------------------------------------------------------------------
 
     def metrics(self, phase: str, start: int) -> "MetricsLog":
         """A log of `phase` that continues after step `start`: later lines of an interrupted run are cut."""
         return MetricsLog(self.path, phase, start)
+
+    def records(self, phase: str) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that belong to `phase`."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return [record for record in map(json.loads, lines) if record["phase"] == phase]
 
     def results(self) -> dict[str, Any] | None:
         """results.json, or None."""

@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+import closure_jax
 from closure_jax.data import simulate
 from closure_jax.errors import UserError
 from closure_jax.physics import flow as flow_lib
@@ -192,7 +193,7 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
             schema=SCHEMA,
             checksum=_checksum(arrays[split, field] for split in SPLITS for field in FIELDS),
             jax_version=importlib.metadata.version("jax"),
-            closure_jax_version=importlib.metadata.version("closure_jax"),
+            closure_jax_version=closure_jax.__version__,
             **simulation.parameters(),
         )
     os.replace(partial, path)

@@ -9,6 +9,7 @@ Units: vorticity 1/time, closure 1/time^2, lengths and times nondimensional.
 import functools
 import io
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ WIDTH = 11.0
 """Inches; at 100 pixels an inch the width of the page, so that font sizes are those of the page's text."""
 DPI = 150
 
+_WAVENUMBER = "integer wavenumber |k| L / 2π"
 DIVERGING = "RdBu_r"
 SEQUENTIAL = "viridis"
 TRUTH = {"color": "#222222", "linewidth": 2.8}
@@ -110,7 +112,7 @@ def _cut_decades(panels: Sequence[Axes], decades: float) -> None:
             axes.set_ylim(max(values.min() / 2, top * 10.0**-decades), 3 * top)
 
 
-def color_limit(*fields: np.ndarray) -> float:
+def color_limit(*fields: np.ndarray | float) -> float:
     """The largest magnitude in the fields, rounded up to two digits; 1 where nothing is finite or all is zero."""
     values = np.concatenate([np.abs(np.ravel(field)) for field in fields])
     values = values[np.isfinite(values)]
@@ -128,12 +130,6 @@ def _field(axes: Axes, field: np.ndarray, limits: tuple[float, float], cmap: str
     axes.spines[:].set_visible(False)
     field = np.ma.masked_invalid(np.asarray(field, dtype=float).T)
     return axes.imshow(field, origin="lower", extent=(0, length, 0, length), cmap=cmap, vmin=limits[0], vmax=limits[1])
-
-
-def _mark_domain(axes: Axes, length: float) -> None:
-    """Names the axes of space once, on one panel."""
-    axes.set(xticks=[0, length], yticks=[0, length], xlabel="x", ylabel="y")
-    axes.xaxis.labelpad = axes.yaxis.labelpad = -6
 
 
 @_png
@@ -165,35 +161,61 @@ def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
 @_png
 def a_priori_fields(arrays: Arrays) -> Figure:
     """One row a state: condition, truth, samples, means, the mean's error, and the spread of the samples."""
-    samples, length = arrays["a_priori_samples"], float(arrays["domain_length"])
-    exact, deviation = arrays["a_priori_exact_mean"], float(arrays["noise_standard_deviation"])
-    error, spread = arrays["a_priori_mean"] - exact, arrays["a_priori_spread"]
-    closures = [("truth", arrays["a_priori_truth"])]
-    closures += [(f"sample {i + 1}", samples[:, i]) for i in range(min(2, samples.shape[1]))]
-    closures += [("mean of samples", arrays["a_priori_mean"]), ("exact mean", exact)]
-    names = ["condition w", *(name for name, _ in closures), "mean − exact", "spread"]
-    condition = arrays["a_priori_vorticity"]
-    scales = [color_limit(condition), *[color_limit(arrays["a_priori_truth"], exact)] * len(closures)]
-    scales += [color_limit(error), color_limit(spread, np.array(1.2 * deviation))]
-    columns = [condition, *(field for _, field in closures), error, spread]
-
-    states, last = len(exact), len(columns) - 1
-    figure, panels = _panels(states, len(columns), (WIDTH, 1.45 * states + 0.9))
-    for j, (name, fields, scale) in enumerate(zip(names, columns, scales, strict=True)):
-        panels[0, j].set_title(name, fontsize=9)
-        limits, cmap = ((0, scale), SEQUENTIAL) if j == last else ((-scale, scale), DIVERGING)
-        images = [_field(panels[i, j], fields[i], limits, cmap, length) for i in range(states)]
-        if j in (0, 1, last - 1, last):
-            group = panels[:, 1 : last - 1] if j == 1 else panels[:, j : j + 1]
-            bar = figure.colorbar(images[0], ax=group, location="bottom", aspect=60 if j == 1 else 12, pad=0.02)
-            low, middle, high = limits[0], sum(limits) / 2, limits[1]
-            bar.set_ticks([low, middle, high], labels=[f"{value:.2g}" for value in (low, middle, high)])
-            bar.outline.set_visible(False)
-            bar.set_label({0: "1/time", 1: "closure H (1/time²), one scale", last: "1/time²"}.get(j, "1/time²"))
-    bar.ax.axvline(deviation, color="white", linewidth=1.5)
-    for i, time in enumerate(arrays["a_priori_time"]):
-        panels[i, 0].set_ylabel(f"t = {time:.4g}")
+    condition, truth, samples = (arrays[f"a_priori_{name}"] for name in ("vorticity", "truth", "samples"))
+    exact, mean, spread = (arrays[f"a_priori_{name}"] for name in ("exact_mean", "mean", "spread"))
+    deviation = float(arrays["noise_standard_deviation"])
+    closures = [("truth", truth), *((f"sample {i + 1}", samples[:, i]) for i in range(min(2, samples.shape[1])))]
+    closures += [("mean of samples", mean), ("exact mean", exact)]
+    groups = (
+        ("vorticity w (1/time)", _symmetric(condition), [("condition", condition)]),
+        ("closure H (1/time²), one scale for all five", _symmetric(truth, exact), closures),
+        ("own scale (1/time²)", _symmetric(mean - exact), [("mean − exact", mean - exact)]),
+        (f"exact: {deviation:.2g} (1/time²)", (0.0, color_limit(spread, 1.2 * deviation)), [("spread", spread)]),
+    )
+    figure, panels, bars = _field_groups(groups, float(arrays["domain_length"]))
+    bars[-1].axvline(deviation, color="white", linewidth=2)
+    for axes, time in zip(panels, arrays["a_priori_time"], strict=True):
+        axes.set_ylabel(f"t = {time:.4g}")
     return figure
+
+
+def _symmetric(*fields: np.ndarray) -> tuple[float, float]:
+    """Limits of colour that put zero in the middle."""
+    return -color_limit(*fields), color_limit(*fields)
+
+
+def _field_groups(groups: Sequence[tuple], length: float) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Groups of columns of square fields, each group over its own bar of colours; limits from zero are sequential.
+
+    A group is (label, limits, [(title, fields (K, n, n)), ...]). Panels are placed by hand: automatic layouts leave
+    holes between squares. Returns the figure, the first column's panels and the bars.
+    """
+    rows, columns = len(groups[0][2][0][1]), sum(len(group) for _, _, group in groups)
+    left, right, gap, group_gap, top, bottom = 0.3, 0.15, 0.07, 0.36, 0.28, 0.62
+    side = (WIDTH - left - right - gap * (columns - len(groups)) - group_gap * (len(groups) - 1)) / columns
+    height = top + rows * (side + gap) + bottom
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+
+    def place(x: float, y: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((x / WIDTH, y / height, wide / WIDTH, high / height))
+
+    first, bars, x = [], [], left
+    for label, limits, group in groups:
+        start, cmap = x, DIVERGING if limits[0] < 0 else SEQUENTIAL
+        for title, fields in group:
+            panels = [place(x, height - top - side - i * (side + gap), side, side) for i in range(rows)]
+            images = [_field(axes, field, limits, cmap, length) for axes, field in zip(panels, fields, strict=True)]
+            panels[0].set_title(title, fontsize=9.5)
+            first, x = first or panels, x + side + gap
+        bars.append(place(start, bottom - 0.12, x - gap - start, 0.1))
+        ticks = (limits[0], sum(limits) / 2, limits[1])
+        bar = figure.colorbar(images[0], cax=bars[-1], orientation="horizontal")
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}".replace("-", "−") for tick in ticks])
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+        x += group_gap - gap
+    return figure, first, bars
 
 
 @_png
@@ -201,22 +223,41 @@ def a_priori_spectra(arrays: Arrays) -> Figure:
     """Power of the closure, and of its random part at several sampler steps, by shell of wavenumber."""
     figure, ((closure, noise),) = _panels(1, 2, (WIDTH, 3.9))
     shells = np.arange(len(arrays["closure_spectrum_truth"]))
-    unit = "integer wavenumber |k| L / 2π"
+    unit = _WAVENUMBER
     _label(closure, unit, "power of H in shell (1/time⁴)", "closure", "log", "log")
     _label(noise, unit, "power of H − mean in shell (1/time⁴)", "random part of the closure", "log", "log")
     _plot(closure, shells, arrays["closure_spectrum_truth"], label="truth", **TRUTH)
-    steps = f"model, {int(arrays['a_priori_steps'])} sampler steps"
-    _plot(closure, shells, arrays["closure_spectrum_model"], label=steps, **MODEL)
+    _plot(
+        closure,
+        shells,
+        arrays["closure_spectrum_model"],
+        label="model, " + steps_text(arrays["a_priori_steps"]),
+        **MODEL,
+    )
     _plot(noise, shells, arrays["noise_spectrum_exact"], label="exact", **TRUTH)
     colors = matplotlib.colormaps["plasma"](np.linspace(0.1, 0.85, len(arrays["noise_spectrum_steps"])))
     for count, spectrum, color in zip(
         arrays["noise_spectrum_steps"], arrays["noise_spectrum_model"], colors, strict=True
     ):
-        _plot(noise, shells, spectrum, color=color, label=f"model, {int(count)} steps")
+        _plot(noise, shells, spectrum, color=color, label="model, " + steps_text(count))
     for axes in (closure, noise):
         _cut_decades([axes], 8)
+        _wavenumber_ticks(axes, len(shells))
         _legend(axes, loc="lower left")
     return figure
+
+
+def steps_text(count: int) -> str:
+    """`1 sampler step`, `10 sampler steps`."""
+    return f"{int(count)} sampler step{'s' if count > 1 else ''}"
+
+
+def _wavenumber_ticks(axes: Axes, shells: int) -> None:
+    """Ticks at powers of two, from the first shell to the last."""
+    ticks = [2**i for i in range(12) if 2**i < shells]
+    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(0.9, 1.1 * (shells - 1))
 
 
 @_png
@@ -249,7 +290,7 @@ def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: flo
 @_png
 def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
     """Relative error, ensemble spread and CRPS over time, from the lists of results.json's `a_posteriori`."""
-    figure, ((error, spread, crps),) = _panels(1, 3, (WIDTH, 3.3))
+    figure, ((error, spread, crps),) = _panels(1, 3, (WIDTH, 3.3), sharex=True)
     time, x = scores.get("time"), f"time since the start at t = {float(arrays['start_time']):g}"
     _label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
     _label(spread, x, "standard deviation (1/time)", "ensemble spread")
@@ -258,6 +299,9 @@ def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
     _plot(error, time, scores.get("relative_error_no_closure"), label="no closure", **NO_CLOSURE)
     _plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
     _plot(spread, time, scores.get("spread"), label="model", **MODEL)
+    if scores.get("spread_truth"):
+        gaussian = np.array(scores["spread_truth"], dtype=float) / math.sqrt(math.pi)
+        _plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
     _plot(crps, time, scores.get("crps"), label="model", **MODEL)
     for axes in (error, spread, crps):
         _legend(axes)
@@ -271,14 +315,16 @@ def rollout_fields(arrays: Arrays) -> Figure:
     """Vorticity of the truth, one member and the run without closure (rows) at the recorded times (columns)."""
     rows = (("truth", "field_truth"), ("model", "field_model"), ("no closure", "field_no_closure"))
     length, scale, times = float(arrays["domain_length"]), color_limit(arrays["field_truth"]), arrays["field_time"]
-    figure, panels = _panels(3, len(times), (2.75 * len(times) + 1.0, 8.4))
+    figure, panels = _panels(len(rows), len(times), (2.55 * len(times) + 1.4, 8.1))
     for i, (name, key) in enumerate(rows):
         for j, field in enumerate(arrays[key]):
             image = _field(panels[i, j], field, (-scale, scale), DIVERGING, length)
-        panels[i, 0].set_ylabel(name, fontsize=10.5)
-    for axes, time in zip(panels[0], times, strict=True):
-        axes.set_title(_clock(arrays, time))
-    bar = figure.colorbar(image, ax=panels, location="right", aspect=45, extend="both", pad=0.02)
+        panels[i, 0].set_ylabel(f"{name}\ny", fontsize=10.5)
+        panels[i, 0].set_yticks([0, length])
+    for j, time in enumerate(times):
+        panels[0, j].set_title(_clock(arrays, time))
+        panels[2, j].set(xticks=[0, length], xlabel="x")
+    bar = figure.colorbar(image, ax=panels, location="right", aspect=35, shrink=0.7, extend="both", pad=0.02)
     bar.set_label("vorticity w (1/time)")
     bar.outline.set_visible(False)
     return figure
@@ -305,10 +351,11 @@ def rollout_spectra(arrays: Arrays) -> Figure:
     for row, (quantity, label) in zip(panels, rows, strict=True):
         for j, axes in enumerate(row):
             title = _clock(arrays, times[j]) if quantity == "energy" else ""
-            x = "integer wavenumber |k| L / 2π" if quantity == "enstrophy" else ""
+            x = _WAVENUMBER if quantity == "enstrophy" else ""
             _label(axes, x, label if j == 0 else "", title, "log", "log")
             _compare(axes, shells, arrays, quantity, j)
         _cut_decades(row, 10)
+    _wavenumber_ticks(panels[0, 0], len(shells))
     _legend(panels[0, 0], loc="lower left")
     return figure
 
@@ -327,6 +374,7 @@ def rollout_pdf(arrays: Arrays) -> Figure:
     return figure
 
 
+_FONT = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 _GREYS = np.linspace(255, 20, 16).round().astype(np.uint8)
 """Colours of the animation's paper and ink, after those of the map."""
 
@@ -345,7 +393,7 @@ def rollout_animation(arrays: Arrays, limit_bytes: int = 3_000_000, frames: int 
     room = scale / color_limit(difference)
     factor = max([1, *(m * 10**e for e in range(5) for m in (1, 2, 5) if m * 10**e <= room)])
     titles = ("truth", "model, one member", "model − truth" if factor == 1 else f"(model − truth) × {factor}")
-    labels = [_clock(arrays, time) for time in arrays["animation_time"][chosen]]
+    labels = [f"t = {float(arrays['start_time']):g} + {time:.2f}" for time in arrays["animation_time"][chosen]]
     for side, colors in ((256, 96), (224, 64), (192, 48), (160, 32), (128, 24)):
         fields = (_to_palette(field, scale, side, colors) for field in (truth, model, factor * difference))
         images = [
@@ -364,7 +412,7 @@ def _to_palette(fields: np.ndarray, scale: float, side: int, colors: int) -> np.
     """(F, n, n) values in [-scale, scale] -> (F, side, side) indices of the palette, y upwards; grey if not finite."""
     images = [Image.fromarray(np.asarray(field.T[::-1], dtype=np.float32)) for field in fields]
     values = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
-    position = np.clip((values / scale + 1) / 2 * colors, 0, colors - 1)
+    position = np.clip((np.clip(values / scale, -1, 1) + 1) / 2 * colors, 0, colors - 1)
     return np.where(np.isfinite(values), np.nan_to_num(position), colors + 4).astype(np.uint8)
 
 
@@ -372,7 +420,7 @@ def _frame(panels: Sequence[np.ndarray], titles: Sequence[str], label: str, scal
     """One frame: titles over the panels, the time and the scale of colours under them."""
     side, gap, head, foot = len(panels[0]), 10, 24, 30
     size = (3 * side + 4 * gap, head + side + foot)
-    ink, font = Image.new("L", size, 255), ImageFont.load_default(13)
+    ink, font = Image.new("L", size, 255), ImageFont.truetype(_FONT, 12)
     draw = ImageDraw.Draw(ink)
     width, bar_left, bar_top = min(160, side), 2 * gap + side + 40, head + side + 10
     for i, title in enumerate(titles):

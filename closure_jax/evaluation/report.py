@@ -47,8 +47,8 @@ _CAPTIONS = {
         sample costs.""",
     "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
         the ensemble mean; “no closure” is the solver alone. Middle: the two ensembles should spread alike; a sample
-        held over several time steps makes the model's too wide. Right: lower is better; the truth is random, so 0 is
-        out of reach.""",
+        held over several time steps makes the model's too wide. Right: lower is better; the dotted line is what a
+        Gaussian ensemble with the true spread scores, spread / √π.""",
     "rollout_fields": """Vorticity of one member. One colour scale, set by the truth; beyond it colours are clipped,
         and values that overflowed are grey.""",
     "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
@@ -91,20 +91,21 @@ class _Run:
     results: Mapping[str, Any]
 
 
-def write_report(directory: pathlib.Path) -> pathlib.Path:
-    """Writes report.html and figures/ from config.json, metrics.jsonl, arrays.npz and results.json in `directory`.
+def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = None) -> pathlib.Path:
+    """Writes report.html and figures/ from config.json, metrics.jsonl, arrays.npz and the results of a run.
 
-    Values in results.json may be null or absent. A figure whose arrays are absent is left out, and the page says so.
+    Values in the results may be None or absent. A figure whose arrays are absent is left out, and the page says so.
 
     Args:
       directory: the work directory of a run.
+      results: what results.json will hold, for a run that writes that file last; by default the file is read.
     Returns:
       The path of report.html.
     Raises:
-      FileNotFoundError: one of the four files is missing.
+      FileNotFoundError: one of the files is missing.
       ValueError: a file cannot be read; the message names the file, and the line of metrics.jsonl.
     """
-    run = _read(directory)
+    run = _read(directory, results)
     folder = directory / "figures"
     folder.mkdir(exist_ok=True)
     sections = {
@@ -120,16 +121,17 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _read(directory: pathlib.Path) -> _Run:
+def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> _Run:
     def load(name: str) -> Any:
         try:
             return json.loads((directory / name).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{directory / name}: not JSON ({error})") from error
 
+    results = load("results.json") if results is None else results
     with np.load(directory / "arrays.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    return _Run(load("config.json"), _read_metrics(directory / "metrics.jsonl"), arrays, load("results.json"))
+    return _Run(load("config.json"), _read_metrics(directory / "metrics.jsonl"), arrays, results)
 
 
 def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -214,38 +216,40 @@ def _by_steps(run: _Run) -> dict[int, Mapping[str, float | None]]:
     return {int(steps): by_steps[steps] or {} for steps in sorted(by_steps, key=int)}
 
 
+_NOTES = {
+    "reconstruction error of w": "What the latent space loses of the state, relative to its norm.",
+    "reconstruction error of H": "The same for the closure; noise that the latent space cannot hold counts here.",
+    "floor of the a priori error": "Error of the exact conditional mean: irreducible noise, which no model can beat.",
+    "error / floor": "Error of the mean of samples over the floor: 1 is perfect.",
+    "spread ratio": "Deviation of the samples over the exact one: 1 is perfect, under 1 is over-confident.",
+    "rollout error at the last time": "Error of the ensemble mean of w in the coupled solver, relative to its norm.",
+    "the same without closure": "What the solver does alone: the model must be far under it.",
+    "finite fraction": "Share of the rollouts without overflow: under 1, the coupling is unstable.",
+    "wall time": "All phases of the run; by phase at the end of the page.",
+}
+
+
 def _summary(run: _Run) -> str:
     """The key figures, each with a sentence on how to read it."""
-    results, by_steps = run.results, _by_steps(run)
-    rollout = _get(results, "a_posteriori")
-    autoencoder = _get(results, "autoencoder")
-    rows = [
-        ("reconstruction error of w", _get(autoencoder, "vorticity", "relative_error"), "What the latent space loses "
-         "of the state, relative to its norm."),
-        ("reconstruction error of H", _get(autoencoder, "closure", "relative_error"), "The same for the closure: noise "
-         "that the latent space cannot hold counts here."),
-        ("floor of the a priori error", _get(results, "a_priori", "floor"), "Error of the exact conditional mean: "
-         "irreducible noise, which no model can beat. It depends on the times of the states."),
-    ]  # fmt: skip
+    prior, rollout, by_steps = _get(run.results, "a_priori"), _get(run.results, "a_posteriori"), _by_steps(run)
     chosen = [steps for steps in (1, 10) if steps in by_steps] or sorted({*list(by_steps)[:1], *list(by_steps)[-1:]})
-    counts = [f"{steps} sampler step{'s' if steps > 1 else ''}" for steps in chosen]
-    for steps, count in zip(chosen, counts, strict=True):
-        rows.append((f"error / floor, {count}", by_steps[steps].get("over_floor"), "Error of the mean of samples over "
-                     "the floor: 1 is perfect."))  # fmt: skip
-    for steps, count in zip(chosen, counts, strict=True):
-        rows.append((f"spread ratio, {count}", by_steps[steps].get("spread_ratio"), "Deviation of the samples over the "
-                     "exact one: 1 is perfect, under 1 is over-confident."))  # fmt: skip
     time = _last(_get(rollout, "time"))
-    when = "last time" if time is None else f"{time:g} time units"
-    rows += [
-        (f"rollout error after {when}", _last(_get(rollout, "relative_error")), "Error of the ensemble mean of w in "
-         "the coupled solver, relative to its norm."),
-        ("the same without closure", _last(_get(rollout, "relative_error_no_closure")), "What the solver does alone: "
-         "the model must be far under it."),
-        ("finite fraction", _get(rollout, "finite_fraction"), "Share of the rollouts without overflow: under 1, the "
-         "coupling is unstable."),
-        ("wall time", _duration(sum(_seconds(run).values())), "All phases of the run; by phase at the end."),
-    ]  # fmt: skip
+    figures_of_run = [
+        ("reconstruction error of w", "", _get(run.results, "autoencoder", "vorticity", "relative_error")),
+        ("reconstruction error of H", "", _get(run.results, "autoencoder", "closure", "relative_error")),
+        ("floor of the a priori error", "", _get(prior, "floor")),
+        *[("error / floor", f", {figures.steps_text(n)}", by_steps[n].get("over_floor")) for n in chosen],
+        *[("spread ratio", f", {figures.steps_text(n)}", by_steps[n].get("spread_ratio")) for n in chosen],
+        (
+            "rollout error at the last time",
+            "" if time is None else f", {time:g} time units",
+            _last(_get(rollout, "relative_error")),
+        ),
+        ("the same without closure", "", _last(_get(rollout, "relative_error_no_closure"))),
+        ("finite fraction", "", _get(rollout, "finite_fraction")),
+        ("wall time", "", _duration(sum(_seconds(run).values()))),
+    ]
+    rows = [(name + detail, value, _NOTES[name]) for name, detail, value in figures_of_run]
     return _table(("", "value", "how to read it"), rows, notes=1)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
 
+from closure_jax import random
 from closure_jax.physics import spectral
 
 _NEGLIGIBLE = 1e-8  # amplitude, relative to k = 0, below which float32 would not see a mode
@@ -34,7 +35,7 @@ def _draw_hat(key: jax.Array, noise: "QWienerNoise | GaussianRandomField", dtype
     """One field, (n, n // 2 + 1) complex, of unit kappa; only modes that carry amplitude are drawn."""
     n = noise.grid.shape[0]
     top, amplitude = _amplitude(noise)
-    real, imaginary = jax.random.normal(key, (2, 2 * top + 1, top + 1), dtype)
+    real, imaginary = random.normal(key, (2, 2 * top + 1, top + 1), dtype)
     xi = jax.lax.complex(real, imaginary) * np.asarray(amplitude * n**2 / np.sqrt(2), dtype)
     line = xi[:, 0]  # on ky = 0 the modes k and -k both stand in the array: they must be conjugate
     mirrored = jnp.conj(jnp.roll(line[::-1], 1))

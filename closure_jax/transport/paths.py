@@ -13,6 +13,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from closure_jax import random
+
 
 def _expand(tau: jax.Array, like: jax.Array) -> jax.Array:
     return tau.reshape(tau.shape + (1,) * (like.ndim - tau.ndim))
@@ -44,11 +46,11 @@ class Path:
 
     def source(self, key: jax.Array, condition: jax.Array) -> jax.Array:
         """One draw of z for one example, shape of `condition`."""
-        return condition if self.from_condition else jax.random.normal(key, condition.shape, condition.dtype)
+        return condition if self.from_condition else random.normal(key, condition.shape, condition.dtype)
 
     def in_transit(self, key: jax.Array, z: jax.Array, x: jax.Array, tau: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(x_tau, target) of one example; `tau` is a scalar."""
-        wiener = jnp.sqrt(tau) * jax.random.normal(key, x.shape, x.dtype) if self.stochastic else jnp.zeros_like(x)
+        wiener = jnp.sqrt(tau) * random.normal(key, x.shape, x.dtype) if self.stochastic else jnp.zeros_like(x)
         x_tau = self.alpha(tau) * z + self.beta(tau) * x + self.gamma(tau) * wiener
         return x_tau, x - z - (wiener if self.stochastic else 0.0)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from closure_jax import random
 from closure_jax.transport.losses import Drift
 from closure_jax.transport.paths import Path
 
@@ -27,7 +28,7 @@ def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, step
         tau = index * size
         x = x + size * drift(x, jnp.full(len(keys), tau, x.dtype))
         if path.stochastic:
-            normal = jax.vmap(lambda key, one: jax.random.normal(jax.random.fold_in(key, index), one.shape, one.dtype))
+            normal = jax.vmap(lambda key, one: random.normal(jax.random.fold_in(key, index), one.shape, one.dtype))
             scale = jnp.where(index < steps - 1, path.gamma(tau) * jnp.sqrt(size), 0.0)
             x = x + scale * normal(noises, x)
         return x, None

@@ -1,0 +1,130 @@
+"""A priori: samples of the closure against the truth, on states of test trajectories.
+
+The exact mean and the exact noise serve as measure only; no model sees them.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from closure_jax import build
+from closure_jax.closure import StochasticClosure
+from closure_jax.data.dataset import Dataset
+from closure_jax.evaluation import metrics
+from closure_jax.physics import spectral
+
+_EXAMPLES = 3  # states shown in full
+_SHOWN = 2  # samples of each
+_BLOCK = 256  # fields sampled at once
+_TIMED = 64  # fields in one timed call
+
+
+def test_states(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(time, vorticity, closure) of `count` states spread evenly over time, trajectories in turn: (count,), (count, n, n)."""
+    trajectories, snapshots = dataset.vorticity["test"].shape[:2]
+    columns = np.round(np.linspace(0, snapshots - 1, count)).astype(int)
+    rows = np.arange(count) % trajectories
+    return dataset.time[columns], dataset.vorticity["test"][rows, columns], dataset.closure["test"][rows, columns]
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The `a_priori` part of results.json, and arrays for the report."""
+    ev = config.evaluation
+    times, vorticity, truth = test_states(dataset, ev.states)
+    flow = build.stored_flow(config)
+    noise = build.noise(config, flow)
+    deviation = noise.standard_deviation()
+    exact_mean = np.asarray(spectral.advection(vorticity, flow.grid))
+    exact_spectrum = noise.shell_spectrum()
+    floor = metrics.relative_error(exact_mean, truth)
+    exact_crps = metrics.gaussian_crps(exact_mean, deviation, truth) if deviation > 0 else float("nan")
+    key = jax.random.fold_in(jax.random.key(config.seed), 101)
+
+    by_steps, spectra = {}, []
+    arrays: dict[str, np.ndarray] = {}
+    shown = min(ev.steps, key=lambda n: abs(n - model.steps))
+    for steps in tqdm(ev.steps, desc="a priori", unit="setting", disable=None):
+        samples = draw(model, key, vorticity, ev.samples, steps)
+        mean = samples.mean(axis=1)
+        spectrum = metrics.deviation_spectrum(samples)
+        spectra.append(spectrum)
+        error = metrics.relative_error(mean, truth)
+        by_steps[str(steps)] = {
+            "relative_error": error,
+            "over_floor": error / floor if floor > 0 else float("nan"),
+            "excess_error": metrics.relative_error(mean, exact_mean),
+            "spread_ratio": metrics.rms_spread(samples) / deviation if deviation > 0 else float("nan"),
+            "noise_spectrum_error": metrics.log_spectrum_error(spectrum, exact_spectrum),
+            "crps_ratio": metrics.ensemble_crps(samples, truth[:, None]) / exact_crps,
+            "mean_squared_error": float(np.mean((mean - truth) ** 2)),
+            "milliseconds_per_sample": milliseconds_per_sample(model, key, vorticity, steps),
+        }
+        if steps == shown:
+            rows = np.unique(np.linspace(0, ev.states - 1, min(_EXAMPLES, ev.states)).astype(int))
+            arrays |= {
+                "a_priori_steps": np.array(steps),
+                "a_priori_time": times[rows],
+                "a_priori_vorticity": vorticity[rows],
+                "a_priori_truth": truth[rows],
+                "a_priori_exact_mean": exact_mean[rows],
+                "a_priori_samples": samples[rows, :_SHOWN],
+                "a_priori_mean": mean[rows],
+                "a_priori_spread": samples[rows].std(axis=1, ddof=1),
+                "closure_spectrum_truth": metrics.mean_spectrum(truth),
+                "closure_spectrum_model": metrics.mean_spectrum(samples[:, 0]),
+            }
+    arrays |= {
+        "noise_spectrum_exact": exact_spectrum,
+        "noise_spectrum_steps": np.array(ev.steps),
+        "noise_spectrum_model": np.array(spectra),
+        "noise_standard_deviation": np.array(deviation),
+    }
+    results = {
+        "floor": floor,
+        "states": ev.states,
+        "samples": ev.samples,
+        "times": times.tolist(),
+        "exact_standard_deviation": deviation,
+        "by_steps": by_steps,
+    }
+    return results, arrays
+
+
+def draw(model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, count: int, steps: int) -> np.ndarray:
+    """(states, count, n, n) samples; sample j of state i draws from fold_in(fold_in(key, i), j). Each state is encoded once."""
+    total = len(vorticity) * count
+    size = min(_BLOCK, total)
+
+    @jax.jit
+    def block(model, conditions, first):
+        number = first + jnp.arange(size)
+        state, member = number // count, number % count
+        keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(state, member)
+        return model.decode(model.sample_latent(keys, conditions[state], steps))
+
+    conditions = jax.jit(StochasticClosure.encode)(model, vorticity)
+    parts = []
+    for start in range(0, total, size):
+        first = min(start, total - size)
+        parts.append(np.asarray(block(model, conditions, first))[start - first :])
+    return np.concatenate(parts).reshape(len(vorticity), count, *vorticity.shape[1:])
+
+
+def milliseconds_per_sample(model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, steps: int) -> float:
+    """Median wall time of a whole call (encode, sample, decode) over its batch, compilation apart."""
+    fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
+    call = jax.jit(lambda model, fields: model(key, fields, steps))
+    call(model, fields).block_until_ready()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call(model, fields).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)) / _TIMED * 1e3

@@ -1,0 +1,84 @@
+"""The whole evaluation: reconstruction, a priori, a posteriori, report, and results.json last."""
+
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from closure_jax import config as config_lib
+from closure_jax.closure import StochasticClosure
+from closure_jax.data.dataset import FIELDS, Dataset
+from closure_jax.evaluation import a_posteriori, a_priori, metrics, report
+from closure_jax.training.phases import in_blocks
+from closure_jax.workdir import WorkDir
+
+
+def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What an evaluation depends on beside the model, as stored in results.json."""
+    stored = config_lib.to_dict(config)
+    return {"evaluation": stored["evaluation"], "sampler": stored["sampler"]}
+
+
+def is_stale(config: ml_collections.ConfigDict, work: WorkDir) -> bool:
+    """Whether there is no results.json of these settings yet."""
+    results = work.results()
+    return results is None or results.get("settings") != settings(config)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    model: StochasticClosure,
+    work: WorkDir,
+    facts: dict[str, Any],
+) -> None:
+    """Evaluates and writes arrays.npz, figures, report.html and results.json."""
+    spent = work.wall_seconds()
+    for phase in ("a_priori", "a_posteriori", "report"):
+        spent.pop(phase, None)
+    work.write_wall_seconds(spent)
+    print("evaluation: reconstruction and a priori")
+    with work.timed("a_priori"):
+        reconstruction = reconstruction_errors(dataset, model, work)
+        prior, arrays = a_priori.evaluate(config, dataset, model)
+    print("evaluation: a posteriori rollouts")
+    with work.timed("a_posteriori"):
+        posterior, more = a_posteriori.evaluate(config, dataset, model)
+    results = {
+        "experiment": config.experiment,
+        "preset": config.preset,
+        "seed": config.seed,
+        "revision": facts["revision"],
+        "device": facts["device"],
+        "wall_seconds": work.wall_seconds(),
+        "autoencoder": reconstruction,
+        "a_priori": prior,
+        "a_posteriori": posterior,
+        "settings": settings(config),
+        "versions": facts["versions"],
+        "data_checksum": facts["data_checksum"],
+    }
+    np.savez_compressed(work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | more).items()})
+    with work.timed("report"):
+        report.write_report(work.path, results)
+    work.write_results(results | {"wall_seconds": work.wall_seconds()})
+
+
+def reconstruction_errors(dataset: Dataset, model: StochasticClosure, work: WorkDir) -> dict[str, Any]:
+    """Per field: relative error of reconstruction on the test split, and the mean pair weight of the regulariser."""
+    rebuild = jax.jit(StochasticClosure.reconstruct, static_argnums=1)
+    errors = {}
+    for field in FIELDS:
+        values = dataset.fields(field, "test")
+        rebuilt = in_blocks(lambda block, field=field: rebuild(model, field, block), values)
+        weights = [
+            record["regulariser_weight"]
+            for record in work.records(f"autoencoder_{field}")
+            if record.get("regulariser_weight") is not None
+        ]
+        errors[field] = {
+            "relative_error": metrics.relative_error(rebuilt, values),
+            "regulariser_weight": float(np.mean(weights)) if weights else None,
+        }
+    return errors

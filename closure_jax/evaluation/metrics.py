@@ -1,0 +1,75 @@
+"""Measures of samples against the truth and against the exact law. Fields are (states, n, n), samples (states, E, n, n)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+
+from closure_jax.physics import spectral
+
+
+def relative_error(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over states of ||estimate - truth|| / ||truth||, Frobenius norms (the published metric)."""
+    difference = np.linalg.norm((estimate - truth).reshape(len(truth), -1), axis=1)
+    return float(np.mean(difference / np.linalg.norm(truth.reshape(len(truth), -1), axis=1)))
+
+
+def rms_spread(samples: np.ndarray) -> float:
+    """Root mean square, over points and states, of the ensemble's standard deviation (ddof 1)."""
+    return float(np.sqrt(np.mean(np.var(samples, axis=1, ddof=1, dtype=np.float64))))
+
+
+def ensemble_crps(samples: np.ndarray, observations: np.ndarray) -> float:
+    """Fair continuous ranked probability score, mean over points, states and observations.
+
+        mean |x_i - y| - 1 / (2 E (E - 1)) sum_ij |x_i - x_j|       (Ferro 2014, fair for finite ensembles)
+
+    Args:
+      samples: (states, E, n, n).
+      observations: (states, O, n, n); each is scored against all samples.
+    """
+    scores = [_state_crps(x, y) for x, y in zip(samples, observations, strict=True)]
+    return float(np.mean(scores))
+
+
+@jax.jit
+def _state_crps(x: jax.Array, y: jax.Array) -> jax.Array:
+    count = x.shape[0]
+    distance = jnp.mean(jax.lax.map(lambda one: jnp.mean(jnp.abs(x - one)), y))
+    ordered = jnp.sort(x, axis=0)
+    rank = (2.0 * jnp.arange(1, count + 1) - count - 1).reshape(-1, 1, 1)
+    mutual = 2.0 * jnp.mean(jnp.sum(rank * ordered, axis=0)) / (count * (count - 1))
+    return distance - 0.5 * mutual
+
+
+def gaussian_crps(mean: np.ndarray, deviation: float, observation: np.ndarray) -> float:
+    """CRPS of Normal(mean, deviation^2) at the observations, mean over points: what the exact law scores."""
+    z = (observation - mean) / deviation
+    score = deviation * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    return float(np.mean(score))
+
+
+def deviation_spectrum(samples: np.ndarray) -> np.ndarray:
+    """Spectrum of the samples about their own mean, unbiased, mean over states: (n // 2 + 1,)."""
+    count = samples.shape[1]
+    spectra = [np.asarray(_mean_spectrum(x - x.mean(axis=0))) for x in samples]
+    return np.mean(spectra, axis=0) * count / (count - 1)
+
+
+@jax.jit
+def _mean_spectrum(fields: jax.Array) -> jax.Array:
+    return jnp.mean(spectral.power_spectrum(fields), axis=0)
+
+
+def mean_spectrum(fields: np.ndarray) -> np.ndarray:
+    """Mean power spectrum of (count, n, n): (n // 2 + 1,)."""
+    return np.asarray(_mean_spectrum(fields))
+
+
+def log_spectrum_error(spectrum: np.ndarray, exact: np.ndarray, share: float = 0.99) -> float:
+    """Mean absolute log ratio over the shells that carry `share` of the exact spectrum, strongest first."""
+    if exact.sum() <= 0:
+        return float("nan")
+    order = np.argsort(exact)[::-1]
+    carried = order[: int(np.searchsorted(np.cumsum(exact[order]), share * exact.sum())) + 1]
+    return float(np.mean(np.abs(np.log(np.maximum(spectrum[carried], 1e-30) / exact[carried]))))

@@ -1,0 +1,165 @@
+"""The command line: --config, --workdir, --mode; what runs in which order."""
+
+import argparse
+import importlib.metadata
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import ml_collections
+
+import closure_jax
+from closure_jax import build, devices
+from closure_jax import config as config_lib
+from closure_jax.data import dataset as dataset_lib
+from closure_jax.errors import UserError
+from closure_jax.workdir import WorkDir
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _Parser(prog="closure_jax", allow_abbrev=False, description="Train and judge a stochastic closure.")
+    parser.add_argument("--config", metavar="FILE.py[:PRESET]", help="experiment; presets: paper, small, tiny")
+    parser.add_argument("--workdir", help="work directory; default runs/EXPERIMENT-PRESET in the current folder")
+    parser.add_argument("--mode", choices=("train", "evaluate"), default="train", help="evaluate: judge what DIR holds")
+    parser.add_argument("--dry_run", action="store_true", help="print configuration, phases and their cost, and end")
+    parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
+    parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
+    overrides = [text.removeprefix("--config.") for text in arguments if text.startswith("--config.")]
+    options = parser.parse_args([text for text in arguments if not text.startswith("--config.")])
+    return options, overrides
+
+
+def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[ml_collections.ConfigDict, WorkDir]:
+    """The configuration and work directory that the options mean; nothing is written.
+
+    Raises:
+      UserError: whatever is wrong with them.
+    """
+    if options.mode == "evaluate" and options.workdir:
+        work = WorkDir(options.workdir)
+        config = work.config()
+        for text in overrides:
+            if not text.startswith(("evaluation.", "sampler.")):
+                raise UserError(f"--config.{text}: with --mode=evaluate only evaluation.* and sampler.* can be changed")
+    else:
+        if not options.config:
+            raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
+        default = "paper" if devices.has_accelerator() else "small"
+        config = config_lib.load(options.config, default)
+        work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
+    config_lib.override(config, overrides)
+    build.validate(config)
+    work.check(config)
+    return config, work
+
+
+def data_folder() -> pathlib.Path:
+    """$CLOSURE_JAX_DATA, or data/ beside launch.sh, or in the current folder where there is none."""
+    home = os.environ.get("CLOSURE_JAX_HOME", ".")
+    return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
+
+
+def obtain_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib.Dataset:
+    """The dataset: the given file, the one made before, or a new one."""
+    simulation = build.simulation(config)
+    times = simulation.snapshot_times()
+    interval = config.data.snapshot_every * config.flow.dt
+    if config.data.path:
+        path = pathlib.Path(config.data.path)
+        print(f"data: {path}")
+    else:
+        path = data_folder() / simulation.file_name()
+        with dataset_lib.exclusive(path):
+            if path.is_file():
+                print(f"data: already simulated, {path}")
+            else:
+                count = simulation.trajectories
+                print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
+                with work.timed("data"):
+                    dataset_lib.generate(simulation, path)
+    dataset = dataset_lib.load(path, len(times), interval, config.data.burn_in)
+    size = dataset.vorticity["train"].shape[-1]
+    if size != config.data.resolution:
+        raise UserError(f"data file '{path}' holds {size}^2 fields: expected --config.data.resolution={size}")
+    return dataset
+
+
+def revision() -> str:
+    """Git revision of the code, with '+' where it was changed; 'unknown' outside a repository."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def provenance(dataset: dataset_lib.Dataset) -> dict[str, Any]:
+    """What is needed to understand the run later."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jax-cfd", "numpy")
+    versions = {"closure_jax": closure_jax.__version__} | {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "revision": revision(),
+        "device": devices.describe(),
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "data_path": str(dataset.path),
+        "data_checksum": dataset.checksum,
+    }
+
+
+def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
+    """The whole job, or the evaluation of a finished one."""
+    from closure_jax.closure import StochasticClosure
+    from closure_jax.evaluation import evaluate
+    from closure_jax.training import phases
+
+    with work.lock():
+        dataset = obtain_data(config, work)
+        facts = provenance(dataset)
+        if mode == "evaluate":
+            model = StochasticClosure.load(work.path).replace(steps=config.sampler.steps)
+        else:
+            work.write_config(config, facts)
+            model = phases.train(config, dataset, work, data_folder())
+            if not evaluate.is_stale(config, work):
+                print(f"evaluation: already done, {work.path / 'results.json'}")
+                print(f"report: {work.path / 'report.html'}")
+                return
+        work.write_config(config, facts)
+        evaluate.run(config, dataset, model, work, facts)
+        print(f"results: {work.path / 'results.json'}")
+        print(f"report: {work.path / 'report.html'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m closure_jax`; returns the exit status."""
+    try:
+        options, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
+        if options.require_accelerator and not devices.has_accelerator():
+            raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
+        config, work = resolve(options, overrides)
+        print(f"closure_jax on {devices.describe()}, preset {config.preset}, work directory {work.path}", flush=True)
+        if options.dry_run:
+            from closure_jax import cost
+
+            print(cost.summary(config))
+            return 0
+        run(config, work, options.mode)
+    except UserError as error:
+        print(f"closure_jax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("closure_jax: stopped; the same command continues", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,131 @@
+"""data -> steps -> records: one phase of training, resumable at every checkpoint."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from closure_jax import devices
+from closure_jax.errors import UserError
+from closure_jax.training.state import TrainState
+from closure_jax.workdir import Checkpoints, WorkDir
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What one phase of training is made of.
+
+    Attributes:
+      name: of its checkpoints and of its lines in metrics.jsonl.
+      steps: how many in all.
+      batch_at: step -> global batch, a dict of numpy arrays; a pure function.
+      train_step: (state, batch, key) -> (state, metrics), for `devices.data_parallel`.
+      key: of the phase; the step folds in its number.
+      learning_rate: step -> rate, for the record.
+      validate: moving average of params -> measures, called at checkpoints.
+    """
+
+    name: str
+    steps: int
+    batch_at: Callable[[int], dict[str, np.ndarray]]
+    train_step: Callable[..., Any]
+    key: jax.Array
+    learning_rate: Callable[[int], float]
+    validate: Callable[[Any], dict[str, float]]
+
+
+def run(phase: Phase, state: TrainState, work: WorkDir, log_every: int, checkpoint_every: int) -> TrainState:
+    """Trains to the last step, from the newest checkpoint if there is one.
+
+    Args:
+      phase: see `Phase`.
+      state: initial state, also the template of checkpoints.
+      work: where records and checkpoints go.
+      log_every: steps between lines of metrics.jsonl; the loss of a line is the mean since the line before.
+      checkpoint_every: steps between checkpoints, a multiple of `log_every`.
+
+    Raises:
+      UserError: the loss is not finite; names the step, and the last good checkpoint stays.
+    """
+    checkpoints = work.checkpoints(phase.name)
+    try:
+        done = checkpoints.latest()
+        if done is not None:
+            state = TrainState(**checkpoints.restore(_as_dict(state)))
+            if done >= phase.steps:
+                print(f"{phase.name}: already trained, {done} steps")
+                return state
+            print(f"{phase.name}: continues at step {done} of {phase.steps}")
+        else:
+            print(f"{phase.name}: {phase.steps} steps")
+        with work.timed(phase.name):
+            state = _train(phase, state, done or 0, work, checkpoints, log_every, checkpoint_every)
+    finally:
+        checkpoints.close()
+    return state
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in ("step", "params", "opt_state", "ema")}
+
+
+def _train(
+    phase: Phase,
+    state: TrainState,
+    start: int,
+    work: WorkDir,
+    checkpoints: Checkpoints,
+    log_every: int,
+    checkpoint_every: int,
+) -> TrainState:
+    step_fn = devices.data_parallel(phase.train_step)
+    state = devices.replicate(state)
+    log = work.metrics(phase.name, start)
+    waiting: list[dict[str, jax.Array]] = []
+    logged_at, clock = start, time.perf_counter()
+    bar = tqdm(total=phase.steps, initial=start, desc=phase.name, unit="step", disable=None, mininterval=1.0)
+    try:
+        for step in range(start, phase.steps):
+            state, metrics = step_fn(state, devices.split(phase.batch_at(step)), phase.key)
+            waiting.append(metrics)
+            done = step + 1
+            saves = done % checkpoint_every == 0 or done == phase.steps
+            if done % log_every and not saves:
+                continue
+            values = _fetch(waiting, phase.name, logged_at, checkpoints)
+            seconds = time.perf_counter() - clock
+            values |= {
+                "learning_rate": phase.learning_rate(step),
+                "steps_per_second": (done - logged_at) / max(seconds, 1e-9),
+            }
+            if saves:
+                host = devices.unreplicate(state)
+                values |= phase.validate(host.ema)
+                checkpoints.save(done, _as_dict(host))
+            log.write(done, values)
+            bar.update(done - logged_at)
+            bar.set_postfix(loss=f"{values['loss']:.3e}")
+            waiting, logged_at, clock = [], done, time.perf_counter()
+    finally:
+        bar.close()
+        log.close()
+    return devices.unreplicate(state)
+
+
+def _fetch(waiting: list[dict[str, jax.Array]], phase: str, start: int, checkpoints: Checkpoints) -> dict[str, float]:
+    """Means of the waiting metrics; ends the run where a loss among them is not finite."""
+    host = [{name: float(np.asarray(value)[0]) for name, value in metrics.items()} for metrics in waiting]
+    for offset, values in enumerate(host):
+        if not np.isfinite(values["loss"]):
+            kept = checkpoints.latest()
+            where = f"checkpoint {kept} is kept" if kept is not None else "no checkpoint was made yet"
+            section = "autoencoder" if phase.startswith("autoencoder") else phase
+            raise UserError(
+                f"{phase}: the loss is {values['loss']} at step {start + offset + 1}, {where}: expected a finite loss;"
+                f" try a smaller --config.{section}.learning_rate in another --workdir"
+            )
+    return {name: float(np.mean([values[name] for values in host])) for name in host[0]}

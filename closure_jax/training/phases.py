@@ -1,0 +1,187 @@
+"""The two phases: autoencoders of vorticity and closure, then transport between their latents."""
+
+import pathlib
+from typing import Any
+
+import h5py
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from closure_jax import build, closure, devices
+from closure_jax.data import batches
+from closure_jax.data.dataset import FIELDS, Dataset, exclusive
+from closure_jax.latent import diffusion_potential, geometry_aware
+from closure_jax.training import loop, steps
+from closure_jax.training.state import TrainState
+from closure_jax.workdir import WorkDir
+
+_BLOCK = 256
+
+
+def train(config: ml_collections.ConfigDict, dataset: Dataset, work: WorkDir, cache: pathlib.Path) -> closure.StochasticClosure:
+    """All phases, each from where it stopped; the closure is saved as the checkpoint 'closure'.
+
+    Args:
+      config: validated.
+      dataset: trajectories.
+      work: records and checkpoints.
+      cache: folder for what depends on the data only (diffusion potentials).
+    """
+    params: dict[str, Any] = {field: train_autoencoder(config, field, dataset, work, cache) for field in FIELDS}
+    scalings = {
+        field: closure.Scaling(jnp.float32(norm.mean), jnp.float32(norm.std))
+        for field, norm in dataset.normalisation.items()
+    }
+    latents = {field: encode(config, params[field], field, dataset, "train") for field in FIELDS}
+    for field, latent in latents.items():
+        scalings[f"latent_{field}"] = closure.Scaling(jnp.float32(latent.mean()), jnp.float32(latent.std()))
+    standard = {field: np.asarray(scalings[f"latent_{field}"].apply(latents[field])) for field in FIELDS}
+    held = {
+        field: np.asarray(
+            scalings[f"latent_{field}"].apply(
+                encode(config, params[field], field, dataset, "validation")[: config.training.validation_fields]
+            )
+        )
+        for field in FIELDS
+    }
+    params["network"] = train_transport(config, standard, held, work)
+    leaves = {"params": params, "scalings": {k: {"mean": s.mean, "std": s.std} for k, s in scalings.items()}}
+    checkpoints = work.checkpoints("closure")
+    if checkpoints.latest() is None:
+        checkpoints.save(0, leaves)
+    checkpoints.close()
+    return closure.assemble(config, leaves)
+
+
+def train_autoencoder(
+    config: ml_collections.ConfigDict, field: str, dataset: Dataset, work: WorkDir, cache: pathlib.Path
+) -> dict[str, Any]:
+    """{"encoder", "decoder"} parameters (moving average) for one of the two fields."""
+    section, name = config.autoencoder, f"autoencoder_{field}"
+    devices.check_batch("autoencoder.batch_size", section.batch_size)
+    normalise = dataset.normalisation[field].apply
+    fields = normalise(dataset.fields(field, "train"))
+    held = normalise(dataset.fields(field, "validation"))
+    held = held[:: max(1, len(held) // config.training.validation_fields)]
+    encoder, decoder = build.autoencoder_pair(config)
+    optimiser = build.optimiser(section)
+    initial = TrainState.create(closure.init_autoencoder(config, build.run_key(config, name)), optimiser)
+
+    regulariser, extras = None, None
+    if config.latent.kind == "ga":
+        with work.timed("latent_distances"):
+            extras = cached_potential(config, field, dataset, cache)
+            regulariser = geometry_aware_regulariser(config, extras, fields)
+
+    @jax.jit
+    def relative_errors(params, block):
+        output = decoder.apply(params["decoder"], encoder.apply(params["encoder"], block))
+        return jnp.linalg.norm(output - block, axis=(1, 2)) / jnp.linalg.norm(block, axis=(1, 2))
+
+    def batch_at(step):
+        rows = batches.batch_indices(config.seed, step, len(fields), section.batch_size)
+        batch = {"field": fields[rows], "position": np.arange(section.batch_size)}
+        return batch if extras is None else {**batch, "extra": extras[rows]}
+
+    phase = loop.Phase(
+        name=name,
+        steps=section.steps,
+        batch_at=batch_at,
+        train_step=steps.make_train_step(
+            steps.autoencoder_loss(encoder, decoder, regulariser), optimiser, section.ema_decay
+        ),
+        key=build.run_key(config, name),
+        learning_rate=lambda step: build.learning_rate(section, step),
+        validate=lambda params: {"relative_error": float(np.mean(in_blocks(lambda b: relative_errors(params, b), held)))},
+    )
+    return loop.run(phase, initial, work, config.training.log_every, config.training.checkpoint_every).ema
+
+
+def train_transport(
+    config: ml_collections.ConfigDict, latents: dict[str, np.ndarray], held: dict[str, np.ndarray], work: WorkDir
+) -> Any:
+    """Parameters (moving average) of the transport network, trained on standardised latents (N, r, r, c) of both fields."""
+    section = config.transport
+    devices.check_batch("transport.batch_size", section.batch_size)
+    network, path, prediction = build.network(config), build.path(config), config.network.prediction
+    loss = steps.transport_loss(network, path, prediction)
+    optimiser = build.optimiser(section)
+    initial = TrainState.create(closure.init_network(config, build.run_key(config, "transport")), optimiser)
+    held_batch = {"condition": held["vorticity"], "target": held["closure"]}
+    held_keys = jax.random.split(jax.random.key(config.seed), len(held["vorticity"]))
+    validation_loss = jax.jit(lambda params: loss(params, held_batch, held_keys)[0])
+
+    def batch_at(step):
+        rows = batches.batch_indices(config.seed, step, len(latents["vorticity"]), section.batch_size)
+        return {
+            "condition": latents["vorticity"][rows],
+            "target": latents["closure"][rows],
+            "position": np.arange(section.batch_size),
+        }
+
+    phase = loop.Phase(
+        name="transport",
+        steps=section.steps,
+        batch_at=batch_at,
+        train_step=steps.make_train_step(loss, optimiser, section.ema_decay),
+        key=build.run_key(config, "transport"),
+        learning_rate=lambda step: build.learning_rate(section, step),
+        validate=lambda params: {"validation_loss": float(validation_loss(params))},
+    )
+    return loop.run(phase, initial, work, config.training.log_every, config.training.checkpoint_every).ema
+
+
+def in_blocks(function: Any, values: np.ndarray, size: int = _BLOCK) -> np.ndarray:
+    """function over blocks of the first axis, joined; the last block is padded, so that one program serves."""
+    size = min(size, len(values))
+    parts = []
+    for start in range(0, len(values), size):
+        first = min(start, len(values) - size)
+        parts.append(np.asarray(function(values[first : first + size]))[start - first :])
+    return np.concatenate(parts)
+
+
+def encode(config: ml_collections.ConfigDict, params: Any, field: str, dataset: Dataset, split: str) -> np.ndarray:
+    """Latents (N, r, r, c) of all fields of a split, not standardised."""
+    encoder, _ = build.autoencoder_pair(config)
+    apply = jax.jit(encoder.apply)
+    normalise = dataset.normalisation[field].apply
+    return in_blocks(lambda block: apply(params["encoder"], normalise(block)), dataset.fields(field, split))
+
+
+def geometry_aware_regulariser(
+    config: ml_collections.ConfigDict, potential_rows: np.ndarray, fields: np.ndarray
+) -> geometry_aware.GeometryAware:
+    """The regulariser in the units that `config.latent.ga.scale` names; `fields` (N, n, n) normalised."""
+    ga, ae = config.latent.ga, config.autoencoder
+    latent_size = int(np.prod(build.latent_shape(config)))
+    unit, length = 1.0, 1.0
+    if ga.scale == "neighbourhood":
+        unit, length = geometry_aware.neighbourhood(potential_rows, fields, ae.batch_size, latent_size, config.seed)
+    return geometry_aware.GeometryAware(ga.weight, ga.zeta, unit, length)
+
+
+def cached_potential(config: ml_collections.ConfigDict, field: str, dataset: Dataset, cache: pathlib.Path) -> np.ndarray:
+    """Diffusion-potential rows (N, M) of the training fields, kept in `cache` under the data's checksum."""
+    ga = config.latent.ga
+    numbers = (ga.knn, ga.diffusion_time, ga.components, ga.landmarks)
+    file = cache / f"potential-{field}-{dataset.checksum[:12]}-{'-'.join(map(str, numbers))}.h5"
+    with exclusive(file):
+        if file.is_file():
+            with h5py.File(file) as stored:
+                return stored["potential"][:]
+        print(f"latent_distances: diffusion potential of {len(dataset.fields(field, 'train'))} {field} fields")
+        fields = dataset.normalisation[field].apply(dataset.fields(field, "train"))
+        rows = diffusion_potential.potential(fields, *numbers, seed=config.seed)
+        partial = file.with_name(file.name + ".partial")
+        with h5py.File(partial, "w") as target:
+            target["potential"] = rows
+            target.attrs.update(
+                field=field,
+                data_checksum=dataset.checksum,
+                **dict(zip(("knn", "diffusion_time", "components", "landmarks"), numbers, strict=True)),
+            )
+        partial.replace(file)
+        return rows
