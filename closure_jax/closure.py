@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from closure_jax import build, workdir
 from closure_jax.transport import losses, samplers
@@ -69,20 +70,20 @@ class StochasticClosure:
             checkpoints.close()
         return assemble(config, jax.tree.map(jnp.asarray, restored))
 
-    def __call__(self, key: jax.Array, vorticity: jax.Array, steps: int | None = None) -> jax.Array:
+    def __call__(self, key: jax.Array, vorticity: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
         """One sample of H for each field.
 
         Args:
           key: random key of the call; field i draws from fold_in(key, i).
           vorticity: (batch, n, n), physical units.
-          steps: sampler steps (static); the configured number if None.
+          steps: sampler steps; the configured number if None.
         Returns:
           (batch, n, n), physical units.
         """
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(vorticity.shape[0]))
         return self.sample(keys, vorticity, steps)
 
-    def sample(self, keys: jax.Array, vorticity: jax.Array, steps: int | None = None) -> jax.Array:
+    def sample(self, keys: jax.Array, vorticity: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
         """As a call, with one key for each field, (batch,): what an ensemble uses."""
         return self.decode(self.sample_latent(keys, self.encode(vorticity), steps))
 
@@ -91,7 +92,7 @@ class StochasticClosure:
         latent = self.encoder.apply(self.params["vorticity"]["encoder"], self.scalings["vorticity"].apply(vorticity))
         return self.scalings["latent_vorticity"].apply(latent)
 
-    def sample_latent(self, keys: jax.Array, condition: jax.Array, steps: int | None = None) -> jax.Array:
+    def sample_latent(self, keys: jax.Array, condition: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
         """Condition (batch, r, r, c) -> one standardised latent of the closure each."""
         drift = bind_drift(self.network, self.path, self.prediction, self.params["network"], condition)
         return samplers.sample(self.path, drift, keys, condition, self.steps if steps is None else steps)
@@ -136,32 +137,35 @@ def assemble(config: Any, leaves: dict[str, Any]) -> StochasticClosure:
 
 def template_of(config: Any) -> dict[str, Any]:
     """The structure and shapes of what `assemble` takes, without training: zeros."""
-    n = config.data.resolution
-    zeros = jnp.zeros
 
     def shapes():
         params = {name: init_autoencoder(config, jax.random.key(0)) for name in ("vorticity", "closure")}
         params["network"] = init_network(config, jax.random.key(0))
         return params
 
-    del n
-    params = jax.tree.map(lambda leaf: zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes))
     names = ("vorticity", "closure", "latent_vorticity", "latent_closure")
-    return {"params": params, "scalings": {name: {"mean": zeros(()), "std": zeros(())} for name in names}}
+    zero = np.zeros((), np.float32)
+    return {"params": params, "scalings": {name: {"mean": zero, "std": zero} for name in names}}
 
 
 def init_autoencoder(config: Any, key: jax.Array) -> dict[str, Any]:
     """Initial {"encoder", "decoder"} parameters."""
     encoder, decoder = build.autoencoder_pair(config)
     n = config.data.resolution
-    encoder_key, decoder_key = jax.random.split(key)
-    return {
-        "encoder": encoder.init(encoder_key, jnp.zeros((1, n, n))),
-        "decoder": decoder.init(decoder_key, jnp.zeros((1, *build.latent_shape(config)))),
-    }
+
+    @jax.jit  # op by op, an initialisation compiles a hundred programs
+    def init(key):
+        encoder_key, decoder_key = jax.random.split(key)
+        return {
+            "encoder": encoder.init(encoder_key, jnp.zeros((1, n, n))),
+            "decoder": decoder.init(decoder_key, jnp.zeros((1, *build.latent_shape(config)))),
+        }
+
+    return init(key)
 
 
 def init_network(config: Any, key: jax.Array) -> Any:
     """Initial parameters of the transport network."""
     latent = jnp.zeros((1, *build.latent_shape(config)))
-    return build.network(config).init(key, latent, jnp.zeros(1), latent)
+    return jax.jit(build.network(config).init)(key, latent, jnp.zeros(1), latent)

@@ -222,7 +222,7 @@ class Checkpoints:
         step = self.latest()
         if step is None:
             raise UserError(f"'{self._path.name}' has no checkpoint in '{self._path.parent.parent}': train it first")
-        like = jax.tree.map(np.asarray, jax.device_get(template))
+        like = jax.device_get(template)
         try:
             return self._open().restore(step, args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as error:

@@ -148,10 +148,16 @@ def with_nulls(tree):
     return [None] * len(tree) if isinstance(tree, list) else None
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Small pictures, where only their making counts."""
+    monkeypatch.setattr(figures, "DPI", 30)
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A complete report of a 32^2 run: (work directory, text of the page)."""
-    directory = write_run(tmp_path_factory.mktemp("run"), make_arrays(32), make_results(), make_metrics())
+    directory = write_run(tmp_path_factory.mktemp("run"), make_arrays(32), make_results(), make_metrics(records=400))
     before = dict(matplotlib.rcParams)
     path = write_report(directory)
     assert dict(matplotlib.rcParams) == before
@@ -206,13 +212,15 @@ def test_sections_come_in_the_order_of_the_argument(page):
 
 
 @pytest.mark.parametrize("results", [with_nulls(make_results()), {}, {"a_priori": {"by_steps": {"3": None}}}])
-def test_values_that_are_missing_do_not_break_it(tmp_path, results):
-    path = write_report(write_run(tmp_path, make_arrays(16, states=1, samples=1), results, make_metrics(records=1)))
+def test_values_that_are_missing_do_not_break_it(tmp_path, coarse, results):
+    path = write_report(
+        write_run(tmp_path, make_arrays(16, states=1, samples=1, times=1), results, make_metrics(records=1))
+    )
     text = path.read_text(encoding="utf-8")
     assert "–" in text and "None" not in re.sub(r"base64,[^\"]+", "", text)
 
 
-def test_a_run_that_diverged_is_still_drawn(tmp_path):
+def test_a_run_that_diverged_is_still_drawn(tmp_path, coarse):
     arrays = make_arrays(16, times=2, frames=3)
     for name in ("field_model", "animation_model", "energy_model", "enstrophy_model", "pdf_model"):
         arrays[name] = np.array(arrays[name], dtype=np.float32)
@@ -223,7 +231,7 @@ def test_a_run_that_diverged_is_still_drawn(tmp_path):
     assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES
 
 
-def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path):
+def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, coarse):
     arrays = make_arrays(16)
     del arrays["pdf_model"]
     text = write_report(write_run(tmp_path, arrays, make_results(), [])).read_text(encoding="utf-8")
@@ -234,8 +242,8 @@ def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path):
     }
 
 
-def test_records_of_a_resumed_run(tmp_path):
-    directory = write_run(tmp_path, make_arrays(16), {}, make_metrics(2) + make_metrics(3))
+def test_records_of_a_resumed_run(tmp_path, coarse):
+    directory = write_run(tmp_path, {}, {}, make_metrics(2) + make_metrics(3))
     with (directory / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "transp')
     write_report(directory)

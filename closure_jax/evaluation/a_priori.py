@@ -49,9 +49,10 @@ def evaluate(
 
     by_steps, spectra = {}, []
     arrays: dict[str, np.ndarray] = {}
+    sampler = Sampler(model, key, vorticity, ev.samples)
     shown = min(ev.steps, key=lambda n: abs(n - model.steps))
     for steps in tqdm(ev.steps, desc="a priori", unit="setting", disable=None):
-        samples = draw(model, key, vorticity, ev.samples, steps)
+        samples = sampler.draw(steps)
         mean = samples.mean(axis=1)
         spectrum = metrics.deviation_spectrum(samples)
         spectra.append(spectrum)
@@ -64,7 +65,7 @@ def evaluate(
             "noise_spectrum_error": metrics.log_spectrum_error(spectrum, exact_spectrum),
             "crps_ratio": metrics.ensemble_crps(samples, truth[:, None]) / exact_crps,
             "mean_squared_error": float(np.mean((mean - truth) ** 2)),
-            "milliseconds_per_sample": milliseconds_per_sample(model, key, vorticity, steps),
+            "milliseconds_per_sample": sampler.milliseconds_per_sample(steps),
         }
         if steps == shown:
             rows = np.unique(np.linspace(0, ev.states - 1, min(_EXAMPLES, ev.states)).astype(int))
@@ -97,34 +98,38 @@ def evaluate(
     return results, arrays
 
 
-def draw(model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, count: int, steps: int) -> np.ndarray:
-    """(states, count, n, n) samples; sample j of state i draws from fold_in(fold_in(key, i), j). Each state is encoded once."""
-    total = len(vorticity) * count
-    size = min(_BLOCK, total)
+class Sampler:
+    """Samples of a model for fixed states, and their cost; one compiled program serves all numbers of sampler steps."""
 
-    @jax.jit
-    def block(model, conditions, first):
-        number = first + jnp.arange(size)
-        state, member = number // count, number % count
-        keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(state, member)
-        return model.decode(model.sample_latent(keys, conditions[state], steps))
+    def __init__(self, model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, count: int):
+        self._model, self._shape, self._count = model, vorticity.shape, count
+        self._size = min(_BLOCK, len(vorticity) * count)
+        self._conditions = jax.jit(StochasticClosure.encode)(model, vorticity)
+        self._timed_fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
+        self._call = jax.jit(lambda model, fields, steps: model(key, fields, steps))
 
-    conditions = jax.jit(StochasticClosure.encode)(model, vorticity)
-    parts = []
-    for start in range(0, total, size):
-        first = min(start, total - size)
-        parts.append(np.asarray(block(model, conditions, first))[start - first :])
-    return np.concatenate(parts).reshape(len(vorticity), count, *vorticity.shape[1:])
+        def block(model, conditions, first, steps):
+            number = first + jnp.arange(self._size)
+            state, member = number // count, number % count
+            keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(state, member)
+            return model.decode(model.sample_latent(keys, conditions[state], steps))
 
+        self._block = jax.jit(block)
 
-def milliseconds_per_sample(model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, steps: int) -> float:
-    """Median wall time of a whole call (encode, sample, decode) over its batch, compilation apart."""
-    fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
-    call = jax.jit(lambda model, fields: model(key, fields, steps))
-    call(model, fields).block_until_ready()
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        call(model, fields).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)) / _TIMED * 1e3
+    def draw(self, steps: int) -> np.ndarray:
+        """(states, count, n, n); sample j of state i draws from fold_in(fold_in(key, i), j). A state is encoded once."""
+        total, parts = self._shape[0] * self._count, []
+        for start in range(0, total, self._size):
+            first = min(start, total - self._size)
+            parts.append(np.asarray(self._block(self._model, self._conditions, first, steps))[start - first :])
+        return np.concatenate(parts).reshape(self._shape[0], self._count, *self._shape[1:])
+
+    def milliseconds_per_sample(self, steps: int) -> float:
+        """Median wall time of a whole call (encode, sample, decode) over its batch, compilation apart."""
+        self._call(self._model, self._timed_fields, steps).block_until_ready()
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            self._call(self._model, self._timed_fields, steps).block_until_ready()
+            seconds.append(time.perf_counter() - start)
+        return float(np.median(seconds)) / _TIMED * 1e3

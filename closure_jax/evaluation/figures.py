@@ -168,7 +168,7 @@ def a_priori_fields(arrays: Arrays) -> Figure:
     closures += [("mean of samples", mean), ("exact mean", exact)]
     groups = (
         ("vorticity w (1/time)", _symmetric(condition), [("condition", condition)]),
-        ("closure H (1/time²), one scale for all five", _symmetric(truth, exact), closures),
+        ("closure H (1/time²), one scale", _symmetric(truth, exact), closures),
         ("own scale (1/time²)", _symmetric(mean - exact), [("mean − exact", mean - exact)]),
         (f"exact: {deviation:.2g} (1/time²)", (0.0, color_limit(spread, 1.2 * deviation)), [("spread", spread)]),
     )
@@ -177,6 +177,10 @@ def a_priori_fields(arrays: Arrays) -> Figure:
     for axes, time in zip(panels, arrays["a_priori_time"], strict=True):
         axes.set_ylabel(f"t = {time:.4g}")
     return figure
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2g}".replace("-", "−")
 
 
 def _symmetric(*fields: np.ndarray) -> tuple[float, float]:
@@ -209,9 +213,13 @@ def _field_groups(groups: Sequence[tuple], length: float) -> tuple[Figure, list[
             panels[0].set_title(title, fontsize=9.5)
             first, x = first or panels, x + side + gap
         bars.append(place(start, bottom - 0.12, x - gap - start, 0.1))
-        ticks = (limits[0], sum(limits) / 2, limits[1])
         bar = figure.colorbar(images[0], cax=bars[-1], orientation="horizontal")
-        bar.set_ticks(ticks, labels=[f"{tick:.2g}".replace("-", "−") for tick in ticks])
+        bar.set_ticks(
+            [limits[0], sum(limits) / 2, limits[1]],
+            labels=[_signed(limits[0]), "0" if limits[0] < 0 else "", _signed(limits[1])],
+        )
+        for text, side_of_tick in zip(bars[-1].get_xticklabels(), ("left", "center", "right"), strict=True):
+            text.set_horizontalalignment(side_of_tick)
         bar.set_label(label)
         bar.outline.set_visible(False)
         x += group_gap - gap
@@ -426,8 +434,8 @@ def _frame(panels: Sequence[np.ndarray], titles: Sequence[str], label: str, scal
     for i, title in enumerate(titles):
         draw.text((gap + i * (side + gap), 5), title, fill=20, font=font)
     draw.text((gap, bar_top - 3), label, fill=20, font=font)
-    draw.text((bar_left - 6, bar_top - 3), f"−{scale:.2g}", fill=20, font=font, anchor="ra")
-    draw.text((bar_left + width + 6, bar_top - 3), f"{scale:.2g}  vorticity (1/time)", fill=20, font=font)
+    draw.text((bar_left - 6, bar_top - 3), _signed(-scale), fill=20, font=font, anchor="ra")
+    draw.text((bar_left + width + 6, bar_top - 3), f"{_signed(scale)}  vorticity (1/time)", fill=20, font=font)
     canvas = colors + ((255 - np.asarray(ink).astype(int)) * 15 // 235).astype(np.uint8)
     canvas[bar_top : bar_top + 12, bar_left : bar_left + width] = np.arange(width) * colors // width
     for i, panel in enumerate(panels):

@@ -167,6 +167,8 @@ def _text(value: Any) -> str:
         return html.escape(str(value))
     if not math.isfinite(value):
         return "not finite"
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:.0f}"
     mantissa, _, exponent = f"{value:.3g}".partition("e")
     return f"{mantissa} · 10<sup>{int(exponent)}</sup>" if exponent else mantissa
 
@@ -309,7 +311,7 @@ def _wall_time(run: _Run) -> str:
     seconds = _seconds(run)
     total = sum(seconds.values())
     rows = [
-        (name.replace("_", " "), round(value, 1), _duration(value), f"{100 * value / (total or 1):.0f} %")
+        (name.replace("_", " "), f"{value:.1f}", _duration(value), f"{100 * value / (total or 1):.0f} %")
         for name, value in [*seconds.items(), ("total", total)]
     ]
     return _table(("phase", "seconds", "duration", "share"), rows)

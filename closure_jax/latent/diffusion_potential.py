@@ -73,7 +73,7 @@ def _blocks(points: np.ndarray):
     size = min(_BLOCK, len(points))
     for start in range(0, len(points), size):
         first = min(start, len(points) - size)
-        block = np.asarray(_squared_distances(points[first : first + size], points))
+        block = np.array(_squared_distances(points[first : first + size], points))
         yield start, block[start - first :]
 
 

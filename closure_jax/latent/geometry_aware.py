@@ -5,11 +5,11 @@
 With the published constants the term does nothing: on 18,000 real fields d of random pairs is 19 to 199, and the largest
 weight 4e-9. `scale="neighbourhood"`, the default, measures both distances in units of their own neighbourhood:
 
-    exp(-zeta d / s) (d_latent - d l / s)^2
+    exp(-zeta d / s) (d_latent / l - d / s)^2
 
 s is the mean potential distance of a field to the edge of the nearest tenth of its batch, so that the weight is e^-zeta there
 and fades outside; l is the mean Euclidean distance of the same pairs as normalised fields, counted per entry and taken to the
-latent's size, so that near latents need neither shrink nor swell. `scale="published"` is s = l = 1.
+latent's size, so that near latents need neither shrink nor swell. `scale="published"` is s = l = 1, the formula above.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class GeometryAware:
       weight: factor of the term in the loss.
       zeta: decay of a pair's weight with distance.
       unit: s above, potential distance.
-      length: l above, latent distance that corresponds to `unit`.
+      length: l above, latent distance that corresponds to it.
     """
 
     weight: float
@@ -48,7 +48,7 @@ class GeometryAware:
         """
         d = distances.pairwise(potential_rows) / self.unit
         pair_weight = jnp.exp(-self.zeta * d)
-        term = distances.mean_over_pairs(pair_weight * (distances.pairwise(latent) - self.length * d) ** 2)
+        term = distances.mean_over_pairs(pair_weight * (distances.pairwise(latent) / self.length - d) ** 2)
         return self.weight * term, {
             "regulariser": term,
             "regulariser_weight": distances.mean_over_pairs(pair_weight),

@@ -1,4 +1,4 @@
-"""From source to target: Euler for the ODE, Euler-Maruyama for the SDE, as one scan."""
+"""From source to target: Euler for the ODE, Euler-Maruyama for the SDE, as one loop."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from closure_jax.transport.losses import Drift
 from closure_jax.transport.paths import Path
 
 
-def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, steps: int) -> jax.Array:
+def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, steps: int | jax.Array) -> jax.Array:
     """Draws from the model, one sample for each key.
 
     Args:
@@ -16,22 +16,21 @@ def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, step
       drift: network as a function of state and time, the condition bound.
       keys: (batch,).
       condition: (batch, ...), shape of a sample.
-      steps: uniform steps from tau = 0 to 1 (static). An SDE adds no noise in its last step.
+      steps: uniform steps from tau = 0 to 1; an SDE adds no noise in the last. A Python number can be differentiated
+        through, a traced one lets one program serve all numbers.
     Returns:
       (batch, ...).
     """
-    sources = jax.vmap(lambda key: jax.random.split(key)[0])(keys)
-    noises = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
+    split = jax.vmap(jax.random.split)(keys)
     size = 1.0 / steps
 
-    def euler(x, index):
+    def euler(index, x):
         tau = index * size
         x = x + size * drift(x, jnp.full(len(keys), tau, x.dtype))
         if path.stochastic:
             normal = jax.vmap(lambda key, one: random.normal(jax.random.fold_in(key, index), one.shape, one.dtype))
             scale = jnp.where(index < steps - 1, path.gamma(tau) * jnp.sqrt(size), 0.0)
-            x = x + scale * normal(noises, x)
-        return x, None
+            x = x + scale * normal(split[:, 1], x)
+        return x
 
-    z = jax.vmap(path.source)(sources, condition)
-    return jax.lax.scan(euler, z, jnp.arange(steps))[0]
+    return jax.lax.fori_loop(0, steps, euler, jax.vmap(path.source)(split[:, 0], condition))

@@ -1,0 +1,182 @@
+"""The whole job at `tiny`, through launch.sh, as a user runs it: twice, killed, judged alone, and on four devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
+A_PRIORI = {
+    "relative_error",
+    "over_floor",
+    "excess_error",
+    "spread_ratio",
+    "noise_spectrum_error",
+    "crps_ratio",
+    "milliseconds_per_sample",
+}
+
+
+def command(workdir: Path, *options: str) -> list[str]:
+    return ["bash", str(REPOSITORY / "launch.sh"), f"{EXPERIMENT}:tiny", f"--workdir={workdir}", *options]
+
+
+def environment(data: Path, **more: str) -> dict[str, str]:
+    return os.environ | {"CLOSURE_JAX_PYTHON": sys.executable, "CLOSURE_JAX_DATA": str(data), "JAX_PLATFORMS": "cpu"} | more
+
+
+def launch(workdir: Path, data: Path, *options: str, **more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(workdir, *options),
+        env=environment(data, **more),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def losses(workdir: Path, phase: str | None = None) -> list[tuple[str, int, float]]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(r["phase"], r["step"], r["loss"]) for r in lines if phase in (None, r["phase"])]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data) -> tuple[Path, subprocess.CompletedProcess]:
+    workdir = tmp_path_factory.mktemp("runs") / "first"
+    return workdir, launch(workdir, data)
+
+
+def test_the_job_ends_well_and_quietly(finished):
+    workdir, result = finished
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # no warning, and no progress bar where the output is not a terminal
+    first = result.stdout.splitlines()[0]
+    assert "1 cpu device" in first and "preset tiny" in first and str(workdir) in first
+
+
+def test_results_have_every_key(finished):
+    workdir, _ = finished
+    text = (workdir / "results.json").read_text()
+    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))
+    assert {"experiment", "preset", "seed", "revision", "device", "wall_seconds"} <= results.keys()
+    assert results["experiment"] == "fm_ga" and results["preset"] == "tiny"
+    assert {"data", "autoencoder_vorticity", "autoencoder_closure", "transport", "a_priori", "a_posteriori"} <= results[
+        "wall_seconds"
+    ].keys()
+    for field in ("vorticity", "closure"):
+        assert results["autoencoder"][field]["relative_error"] > 0
+        assert results["autoencoder"][field]["regulariser_weight"] > 0.01
+    assert results["a_priori"]["floor"] > 0
+    assert results["a_priori"]["by_steps"].keys() == {"1", "2", "5", "10", "50"}
+    for measures in results["a_priori"]["by_steps"].values():
+        assert measures.keys() >= A_PRIORI
+    rollout = results["a_posteriori"]
+    lists = ("time", "relative_error", "relative_error_no_closure", "spread", "spread_truth", "crps")
+    assert rollout["time"] == [0.0, 1.0] and all(len(rollout[name]) == 2 for name in lists)
+    assert rollout["relative_error"][0] == 0 and rollout["finite_fraction"] == 1
+    assert rollout["seconds_per_time_unit"] > 0
+
+
+def test_records_have_a_line_each_log_every_steps(finished):
+    workdir, _ = finished
+    for phase, total in (("autoencoder_vorticity", 40), ("autoencoder_closure", 40), ("transport", 60)):
+        found = losses(workdir, phase)
+        assert [step for _, step, _ in found] == list(range(5, total + 1, 5))
+        assert found[-1][2] < found[0][2]
+    assert list((workdir / "tensorboard" / "transport").iterdir())
+
+
+def test_report_opens_offline(finished):
+    workdir, _ = finished
+
+    class Sources(HTMLParser):
+        found: list[str] = []
+
+        def handle_starttag(self, tag, attributes):
+            self.found += [value for name, value in attributes if name in ("src", "href")]
+
+    parser = Sources()
+    parser.feed((workdir / "report.html").read_text())
+    assert len(parser.found) >= 8
+    assert all(source.startswith(("data:", "#")) for source in parser.found)
+    assert len(list((workdir / "figures").iterdir())) >= 8
+
+
+def test_a_second_start_does_nothing_twice_and_says_so(finished, data):
+    workdir, _ = finished
+    before = {name: (workdir / name).read_bytes() for name in ("metrics.jsonl", "results.json", "report.html")}
+    result = launch(workdir, data)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("already") == 5  # data, two autoencoders, transport, evaluation
+    assert before == {name: (workdir / name).read_bytes() for name in before}
+
+
+def test_evaluate_takes_its_configuration_from_the_work_directory(finished, data):
+    workdir, _ = finished
+    result = launch(workdir, data, "--mode=evaluate", "--config.evaluation.steps=3")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((workdir / "results.json").read_text())["a_priori"]["by_steps"].keys() == {"3"}
+    assert "step" not in result.stdout.replace("sampler steps", "")
+
+
+def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
+    from closure_jax.closure import StochasticClosure
+
+    closure = StochasticClosure.load(finished[0])
+    vorticity = jax.random.normal(jax.random.key(0), (3, 32, 32)) * 0.2
+    key = jax.random.key(1)
+    sample = closure(key, vorticity)
+    assert sample.shape == vorticity.shape
+    np.testing.assert_allclose(jax.jit(lambda c, k, w: c(k, w))(closure, key, vorticity), sample, rtol=2e-4, atol=1e-5)
+    assert np.abs(closure(jax.random.key(2), vorticity) - sample).max() > 0
+    assert not np.allclose(closure(key, vorticity, steps=1), sample)
+    gradient = jax.grad(lambda w: jnp.sum(closure(key, w, steps=2) ** 2))(vorticity)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+    # a field's draw depends on its place and key, not on its company
+    np.testing.assert_allclose(closure(key, vorticity[:2]), sample[:2], rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("phase, step", [("autoencoder_closure", 20), ("transport", 20)])
+def test_a_killed_run_continues_and_equals_an_unbroken_one(finished, data, tmp_path, phase, step):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(workdir), env=environment(data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (workdir / "checkpoints" / phase / str(step)).is_dir():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "results.json").exists()
+
+    result = launch(workdir, data)
+    assert result.returncode == 0, result.stderr
+    assert f"{phase}: continues at step" in result.stdout
+    assert losses(workdir) == losses(finished[0])
+
+
+def test_four_devices_give_the_curve_of_one(finished, data, tmp_path):
+    workdir = tmp_path / "four"
+    result = launch(workdir, data, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert result.returncode == 0, result.stderr
+    assert "4 cpu devices" in result.stdout.splitlines()[0]
+    ours, theirs = losses(workdir), losses(finished[0])
+    assert [line[:2] for line in ours] == [line[:2] for line in theirs]
+    np.testing.assert_allclose([line[2] for line in ours], [line[2] for line in theirs], rtol=2e-3)
