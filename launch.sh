@@ -27,6 +27,7 @@ TEXT
 
 The first start installs into .venv beside launch.sh: about a minute, several with a GPU. Environment variables:
   CLOSURE_JAX_ACCELERATOR=cpu|cuda12|cuda13|tpu  install for this, whatever the machine seems to have
+  CLOSURE_JAX_DATA=DIR                           keep simulated data there instead of data/ beside launch.sh
   CLOSURE_JAX_PYTHON=/path/to/python             use that Python with its packages as they are, and install nothing
 TEXT
 }

@@ -1,6 +1,6 @@
 """Configuration into objects: the one place. Below it, functions take what they need by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -58,24 +58,24 @@ SCHEDULES: dict[str, Callable[[ConfigDict], optax.Schedule]] = {
 }
 """Learning rate of a training section (config.autoencoder or config.transport), by name."""
 
-LATENTS = ("recon", "ga")
+FLOWS: dict[str, Callable[..., flow_lib.KolmogorovFlow]] = {"kolmogorov": flow_lib.KolmogorovFlow}
+"""(grid, viscosity, forcing_amplitude, forcing_wavenumber) -> flow, by name."""
 
-CHOICES = {
+_CHOICES = {
+    "flow.kind": FLOWS,
     "autoencoder.kind": AUTOENCODERS,
     "autoencoder.schedule": SCHEDULES,
     "transport.schedule": SCHEDULES,
     "network.kind": NETWORKS,
     "network.prediction": paths.PREDICTIONS,
-    "latent.kind": LATENTS,
     "latent.ga.scale": ("neighbourhood", "published"),
     "transport.process": paths.PATHS,
 }
-"""Allowed values of the fields that name something; what `config.validate` checks against."""
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises UserError, in one line, for the first impossible value."""
-    config_lib.validate(config, CHOICES)
+def validate(config: ConfigDict, latents: Iterable[str]) -> None:
+    """Raises UserError, in one line, for the first impossible value; `latents` are the names of latent spaces."""
+    config_lib.validate(config, _CHOICES | {"latent.kind": latents})
 
 
 def solver_flow(config: ConfigDict) -> flow_lib.KolmogorovFlow:
@@ -91,7 +91,7 @@ def stored_flow(config: ConfigDict) -> flow_lib.KolmogorovFlow:
 def _flow(config: ConfigDict, resolution: int) -> flow_lib.KolmogorovFlow:
     f = config.flow
     grid = spectral.make_grid(resolution, f.domain_length)
-    return flow_lib.KolmogorovFlow(grid, f.viscosity, f.forcing_amplitude, f.forcing_wavenumber)
+    return FLOWS[f.kind](grid, f.viscosity, f.forcing_amplitude, f.forcing_wavenumber)
 
 
 def noise(config: ConfigDict, flow: flow_lib.KolmogorovFlow) -> noise_lib.QWienerNoise:
@@ -149,9 +149,7 @@ def optimiser(section: ConfigDict) -> optax.GradientTransformationExtraArgs:
     parts.append(optax.adam(SCHEDULES[section.schedule](section)))
     if section.schedule == "plateau":
         epoch = max(1, section.decay_every // 30)
-        parts.append(
-            optax.contrib.reduce_on_plateau(factor=section.decay_factor, patience=30, accumulation_size=epoch)
-        )
+        parts.append(optax.contrib.reduce_on_plateau(factor=section.decay_factor, patience=30, accumulation_size=epoch))
     return optax.with_extra_args_support(optax.chain(*parts))
 
 

@@ -1,7 +1,7 @@
 """The configuration: every field with its published value, the presets, overrides and validation.
 
-`base(preset)` returns a plain ml_collections ConfigDict; an experiment changes what differs. Nothing below `main` and the
-two builders (`build.py`, `data/dataset.py`) reads a ConfigDict: the rest takes what it needs by name.
+`base(preset)` returns a plain ml_collections ConfigDict; an experiment changes what differs. `build.py` turns it into objects;
+physics, models, transport and latent take what they need by name and never see it.
 """
 
 import ast
@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import math
 import pathlib
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ def _paper() -> ml_collections.ConfigDict:
             "preset": "",
             "seed": 0,
             "flow": {  # arXiv 2602.17089, section 2; equations in physics/flow.py and physics/noise.py
+                "kind": "kolmogorov",
                 "resolution": 256,
                 "domain_length": 1.0,
                 "viscosity": 1e-3,
@@ -160,7 +162,7 @@ _SMALL = {
     "network.hidden": 64,
     "network.time_scale": 1.0,
     "transport.batch_size": 32,
-    "transport.steps": 4000,
+    "transport.steps": 3000,
     "transport.learning_rate": 3e-3,
     "transport.schedule": "cosine",
     "transport.warmup_steps": 50,
@@ -230,10 +232,22 @@ def load(spec: str, default_preset: str = "paper") -> ml_collections.ConfigDict:
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"configuration '{path_text}' is not a Python file: expected experiments/NAME.py[:preset]")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"configuration '{path_text}' has no get_config(preset): see experiments/fm_ga.py for one")
-    config = module.get_config(preset or default_preset)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"configuration '{path_text}' has no get_config(preset): see experiments/fm_ga.py for one")
+        config = module.get_config(preset or default_preset)
+    except UserError:
+        raise
+    except Exception as error:  # the experiment is the user's own file
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 0)
+        reason = " ".join(str(error).split())
+        raise UserError(f"configuration '{path_text}', line {line}: {type(error).__name__}: {reason}") from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"configuration '{path_text}': get_config returned {type(config).__name__}, expected a ConfigDict"
+        )
     config.experiment = path.stem
     return config
 
@@ -383,7 +397,9 @@ def validate(config: ml_collections.ConfigDict, choices: dict[str, Iterable[str]
         if field in choices:
             if value not in choices[field]:
                 expected = ", ".join(sorted(choices[field]))
-                raise UserError(f"--config.{field}={value}: expected one of {expected}{_nearest(value, choices[field])}")
+                raise UserError(
+                    f"--config.{field}={value}: expected one of {expected}{_nearest(value, choices[field])}"
+                )
             continue
         if isinstance(value, str | bool):
             continue
@@ -440,7 +456,8 @@ def _relations(c: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
             f" data.burn_in = {data.burn_in} and data.end = {data.end}",
         ),
         (
-            abs(snapshots - round(snapshots)) < 1e-6 and abs(data.burn_in / interval - round(data.burn_in / interval)) < 1e-6,
+            abs(snapshots - round(snapshots)) < 1e-6
+            and abs(data.burn_in / interval - round(data.burn_in / interval)) < 1e-6,
             f"--config.data.snapshot_every={data.snapshot_every}: expected data.burn_in = {data.burn_in} and data.end ="
             f" {data.end} to be whole multiples of snapshot_every * flow.dt = {interval:g}",
         ),

@@ -33,7 +33,9 @@ def summary(config: ml_collections.ConfigDict) -> str:
         rows.append((name, f"{fields:,}", f"{count:,}", f"{memory / 2**30:.2f} GiB", _duration(seconds)))
     rows.append(("together", "", "", "", _duration(total)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     rate_line = f"device: {rate / 1e9:,.0f} GFLOP/s in float32 matrix products; compilation and files come on top"
     return "\n".join(["configuration", *lines, "phases", *table, rate_line])
 
@@ -73,10 +75,26 @@ def _phases(config: ml_collections.ConfigDict) -> list[tuple[str, int, int, floa
     dataset = 2 * stored * field_bytes
     for field in ("vorticity", "closure"):
         flops, memory = _training_cost(*_autoencoder_loss(config))
-        rows.append((f"autoencoder_{field}", ae.batch_size * ae.steps, ae.steps, dataset + memory, flops * ae.steps, _NETWORK_SHARE))
+        rows.append(
+            (
+                f"autoencoder_{field}",
+                ae.batch_size * ae.steps,
+                ae.steps,
+                dataset + memory,
+                flops * ae.steps,
+                _NETWORK_SHARE,
+            )
+        )
     flops, memory = _training_cost(*_transport_loss(config))
     rows.append(
-        ("transport", transport.batch_size * transport.steps, transport.steps, dataset + memory, flops * transport.steps, _NETWORK_SHARE)
+        (
+            "transport",
+            transport.batch_size * transport.steps,
+            transport.steps,
+            dataset + memory,
+            flops * transport.steps,
+            _NETWORK_SHARE,
+        )
     )
     encode, velocity, decode = _closure_flops(config)
     drawn = ev.states * ev.samples
@@ -94,7 +112,9 @@ def _phases(config: ml_collections.ConfigDict) -> list[tuple[str, int, int, floa
     rollout_steps = round(ev.rollout_time / config.flow.dt)
     sample_flops = encode + decode + ev.rollout_sampler_steps * velocity
     stored_flops = _solver_flops(config, build.stored_flow(config))
-    operations = members * rollout_steps * (2 * stored_flops / _SOLVER_SHARE + sample_flops / ev.rollout_hold / _NETWORK_SHARE)
+    operations = (
+        members * rollout_steps * (2 * stored_flops / _SOLVER_SHARE + sample_flops / ev.rollout_hold / _NETWORK_SHARE)
+    )
     memory = 2 * members * (round(ev.rollout_time) + 1) * field_bytes
     rows.append(("a_posteriori", members, rollout_steps, dataset + memory, operations, 1.0))
     return rows
@@ -161,7 +181,9 @@ def _closure_flops(config: ml_collections.ConfigDict, batch: int = 16) -> tuple[
     tau = jax.ShapeDtypeStruct((batch,), jnp.float32)
 
     def velocity(condition, x_tau, tau):
-        return closure.bind_drift(model.network, model.path, model.prediction, model.params["network"], condition)(x_tau, tau)
+        return closure.bind_drift(model.network, model.path, model.prediction, model.params["network"], condition)(
+            x_tau, tau
+        )
 
     counts = _flops(model.encode, field), _flops(velocity, latent, latent, tau), _flops(model.decode, latent)
     return tuple(count / batch for count in counts)
@@ -171,4 +193,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-

@@ -43,20 +43,20 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[ml_c
     Raises:
       UserError: whatever is wrong with them.
     """
-    if options.mode == "evaluate" and options.workdir:
-        work = WorkDir(options.workdir)
+    from closure_jax.training.regularisers import REGULARISERS
+
+    if not options.config:
+        raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
+    default = "paper" if devices.has_accelerator() else "small"
+    config = config_lib.load(options.config, default)  # also where it is replaced below: it may register new pieces
+    work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
+    if options.mode == "evaluate":
         config = work.config()
         for text in overrides:
             if not text.startswith(("evaluation.", "sampler.")):
                 raise UserError(f"--config.{text}: with --mode=evaluate only evaluation.* and sampler.* can be changed")
-    else:
-        if not options.config:
-            raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
-        default = "paper" if devices.has_accelerator() else "small"
-        config = config_lib.load(options.config, default)
-        work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
     config_lib.override(config, overrides)
-    build.validate(config)
+    build.validate(config, REGULARISERS)
     work.check(config)
     return config, work
 
@@ -82,7 +82,9 @@ def obtain_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib
                 print(f"data: already simulated, {path}")
             else:
                 count = simulation.trajectories
-                print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
+                print(
+                    f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}"
+                )
                 with work.timed("data"):
                     dataset_lib.generate(simulation, path)
     dataset = dataset_lib.load(path, len(times), interval, config.data.burn_in)
@@ -94,12 +96,13 @@ def obtain_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib
 
 def revision() -> str:
     """Git revision of the code, with '+' where it was changed; 'unknown' outside a repository."""
-    folder = pathlib.Path(__file__).parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(pathlib.Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno", ".") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 

@@ -93,12 +93,16 @@ class WorkDir:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115
         except OSError as error:
-            raise UserError(f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours") from None
+            raise UserError(
+                f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
+            ) from None
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"work directory '{self.path}' is in use by another process: wait or give another") from None
+                raise UserError(
+                    f"work directory '{self.path}' is in use by another process: wait or give another"
+                ) from None
             yield
 
     def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:

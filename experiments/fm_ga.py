@@ -1,6 +1,6 @@
 """Flow matching in a geometry-aware latent space.
 
-    ./launch.sh experiments/fm_ga.py:small
+./launch.sh experiments/fm_ga.py:small
 """
 
 import ml_collections

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+README = REPOSITORY / "README.md"
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
 A_PRIORI = {
     "relative_error",
@@ -32,7 +34,11 @@ def command(workdir: Path, *options: str) -> list[str]:
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
-    return os.environ | {"CLOSURE_JAX_PYTHON": sys.executable, "CLOSURE_JAX_DATA": str(data), "JAX_PLATFORMS": "cpu"} | more
+    return (
+        os.environ
+        | {"CLOSURE_JAX_PYTHON": sys.executable, "CLOSURE_JAX_DATA": str(data), "JAX_PLATFORMS": "cpu"}
+        | more
+    )
 
 
 def launch(workdir: Path, data: Path, *options: str, **more: str) -> subprocess.CompletedProcess:
@@ -150,6 +156,14 @@ def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     # a field's draw depends on its place and key, not on its company
     np.testing.assert_allclose(closure(key, vorticity[:2]), sample[:2], rtol=2e-4, atol=1e-5)
+
+
+def test_the_readme_loop_runs_in_plain_jax_cfd(finished):
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S) if "NavierStokes2D" in b]
+    block = block.replace("runs/fm_ga-small", str(finished[0])).replace("64", "32").replace("1000", "10")
+    names: dict = {}
+    exec(block, names)
+    assert names["w_hat"].shape == (32, 17) and np.isfinite(names["w_hat"]).all()
 
 
 @pytest.mark.parametrize("phase, step", [("autoencoder_closure", 20), ("transport", 20)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from closure_jax.evaluation import figures
+from closure_jax.evaluation import animation, figures
 from closure_jax.evaluation.report import write_report
 
 FIGURES = {
@@ -264,16 +264,16 @@ def test_results_that_are_not_written_yet_can_be_given(tmp_path):
 
 def test_animation_keeps_its_frames_and_its_limit():
     arrays = make_arrays(64, frames=80)
-    animation = figures.rollout_animation(arrays, limit_bytes=800_000)
-    assert len(animation) < 800_000
-    assert Image.open(io.BytesIO(animation)).n_frames == 60
+    content = animation.rollout_animation(arrays, limit_bytes=800_000)
+    assert len(content) < 800_000
+    assert Image.open(io.BytesIO(content)).n_frames == 60
 
 
 def test_animation_colours_grow_with_the_value_and_y_points_up():
     """A field that grows with y: red (positive) at the top of the panel, blue at its bottom."""
     arrays = make_arrays(16, frames=1)
     arrays["animation_truth"] = np.broadcast_to(np.linspace(-1, 1, 16), (1, 16, 16)).astype(np.float32)
-    frame = np.asarray(Image.open(io.BytesIO(figures.rollout_animation(arrays))).convert("RGB")).astype(int)
+    frame = np.asarray(Image.open(io.BytesIO(animation.rollout_animation(arrays))).convert("RGB")).astype(int)
     red_less_blue = frame[:, 60, 0] - frame[:, 60, 2]
     assert red_less_blue[40] > 50 and red_less_blue[240] < -50
 

@@ -29,7 +29,6 @@ from closure_jax.data import simulate
 from closure_jax.errors import UserError
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
-from closure_jax.physics import spectral
 
 SCHEMA = "closure_jax/1"
 SPLITS = ("train", "test")
@@ -240,7 +239,9 @@ def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict
         if "test_vorticity_64" not in file:
             sibling = path.with_name(path.name.replace("train", "test"))
             if sibling == path or not sibling.is_file():
-                raise UserError(f"data file '{path}' has no test_vorticity_64: expected it there or in '{sibling.name}'")
+                raise UserError(
+                    f"data file '{path}' has no test_vorticity_64: expected it there or in '{sibling.name}'"
+                )
             test_file = stack.enter_context(h5py.File(sibling))
         arrays = {}
         for split, source in (("train", file), ("test", test_file)):
@@ -281,5 +282,3 @@ def _split(arrays: dict[tuple[str, str], np.ndarray], time: np.ndarray, checksum
         for field, part in parts.items()
     }
     return Dataset(time, parts["vorticity"], parts["closure"], normalisation, checksum, path)
-
-

@@ -94,9 +94,7 @@ def evaluate(
     key = jax.random.fold_in(jax.random.key(config.seed), 202)
     true_key, model_key = jax.random.split(key)
 
-    truth = rollout(
-        flow, flow_lib.exact_closure(flow.grid, noise), ensemble, true_key, dt, 1, units, "true ensemble"
-    )
+    truth = rollout(flow, flow_lib.exact_closure(flow.grid, noise), ensemble, true_key, dt, 1, units, "true ensemble")
     sampler = model_sampler(model, ev.rollout_sampler_steps, ev.rollout_white_noise)
     learned = rollout(flow, sampler, ensemble, model_key, dt, ev.rollout_hold, units, "model ensemble")
     bare = rollout(flow, flow_lib.no_closure, initial[:, None], key, dt, 1, units, "no closure")

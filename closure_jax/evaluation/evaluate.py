@@ -59,7 +59,9 @@ def run(
         "versions": facts["versions"],
         "data_checksum": facts["data_checksum"],
     }
-    np.savez_compressed(work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | more).items()})
+    np.savez_compressed(
+        work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | more).items()}
+    )
     with work.timed("report"):
         report.write_report(work.path, results)
     work.write_results(results | {"wall_seconds": work.wall_seconds()})

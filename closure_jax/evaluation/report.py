@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from closure_jax.evaluation import figures
+from closure_jax.evaluation import animation, figures
 
 _STEP_COLUMNS = {
     "relative_error": "relative error",
@@ -293,7 +293,7 @@ def _a_posteriori(run: _Run, folder: pathlib.Path) -> str:
         f"time unit. Finite fraction: {_text(results.get('finite_fraction'))}."
     )
     parts = [f"<p>{intro}</p>", _figure(folder, figures.rollout_scores, results, arrays)]
-    for draw in (figures.rollout_fields, figures.rollout_spectra, figures.rollout_pdf, figures.rollout_animation):
+    for draw in (figures.rollout_fields, figures.rollout_spectra, figures.rollout_pdf, animation.rollout_animation):
         parts.append(_figure(folder, draw, arrays))
     return "".join(parts)
 

@@ -18,7 +18,12 @@ _BLOCK = 1024
 
 
 def potential(
-    points: np.ndarray, knn: int = 10, diffusion_time: int = 10, components: int = 100, landmarks: int = 2000, seed: int = 0
+    points: np.ndarray,
+    knn: int = 10,
+    diffusion_time: int = 10,
+    components: int = 100,
+    landmarks: int = 2000,
+    seed: int = 0,
 ) -> np.ndarray:
     """Rows whose Euclidean distances are the diffusion-potential distances.
 
@@ -115,6 +120,10 @@ def _clusters(points: np.ndarray, count: int, seed: int, iterations: int = 8) ->
             block = points[start : start + _BLOCK]
             labels[start : start + _BLOCK] = np.argmin(np.asarray(_squared_distances(block, centres)), axis=1)
         sizes = np.bincount(labels, minlength=count)
-        member = scipy.sparse.csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(count, len(labels)))
-        centres = np.where(sizes[:, None] > 0, member @ points / np.maximum(sizes, 1)[:, None], centres).astype(points.dtype)
+        member = scipy.sparse.csr_matrix(
+            (np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(count, len(labels))
+        )
+        centres = np.where(sizes[:, None] > 0, member @ points / np.maximum(sizes, 1)[:, None], centres).astype(
+            points.dtype
+        )
     return np.unique(labels, return_inverse=True)[1]

@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from closure_jax import random
+
+
+dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
+"""Dense layer over the channels."""
+
 
 class PeriodicConv(nn.Module):
     """Convolution that wraps: (batch, n, n, c) -> (batch, n / stride, n / stride, features).
@@ -19,7 +25,7 @@ class PeriodicConv(nn.Module):
     features: int
     kernel: int = 3
     stride: int = 1
-    kernel_init: Callable = nn.initializers.lecun_normal()
+    kernel_init: Callable = random.lecun_normal
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -51,10 +57,10 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         normalise = (lambda h: nn.GroupNorm(min(self.groups, h.shape[-1]))(h)) if self.groups else lambda h: h
-        init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+        init = nn.initializers.zeros if self.zero_init else random.lecun_normal
         h = PeriodicConv(self.features)(nn.silu(normalise(x)))
         h = PeriodicConv(self.features, kernel_init=init)(nn.silu(normalise(h)))
-        shortcut = x if x.shape[-1] == self.features else nn.Dense(self.features)(x)
+        shortcut = x if x.shape[-1] == self.features else dense(self.features)(x)
         return shortcut + h
 
 
@@ -68,7 +74,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, n, _, channels = x.shape
         tokens = nn.GroupNorm(min(self.groups, channels))(x).reshape(batch, n * n, channels)
-        return x + nn.MultiHeadDotProductAttention(self.heads)(tokens).reshape(x.shape)
+        return x + nn.MultiHeadDotProductAttention(self.heads, kernel_init=random.lecun_normal)(tokens).reshape(x.shape)
 
 
 @functools.lru_cache(maxsize=32)
@@ -125,7 +131,10 @@ class SpectralConv(nn.Module):
         n, channels = x.shape[1], x.shape[-1]
         m = self.modes
         scale = 1.0 / np.sqrt(channels)
-        init = nn.initializers.normal(scale / np.sqrt(2))
+
+        def init(key, shape):
+            return random.normal(key, shape) * (scale / np.sqrt(2))
+
         shape = (2 * m, m, channels, self.features)
         w_re, w_im = self.param("real", init, shape), self.param("imaginary", init, shape)
         both, half = _fourier_matrices(n, m)
@@ -165,4 +174,4 @@ class TimeEmbedding(nn.Module):
         frequencies = np.random.default_rng(0).standard_normal(self.width // 2) * self.scale
         phase = 2 * np.pi * tau[:, None] * jnp.asarray(frequencies, tau.dtype)[None]
         embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
-        return nn.silu(nn.Dense(self.features)(embedding))
+        return nn.silu(dense(self.features)(embedding))

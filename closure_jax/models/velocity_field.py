@@ -21,12 +21,12 @@ class FourierBranch(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array | None = None) -> jax.Array:
-        x = nn.Dense(self.width)(x)
+        x = layers.dense(self.width)(x)
         features = 2 * self.width if self.gated else self.width
         for _ in range(self.depth):
-            h = layers.SpectralConv(features, self.modes)(x) + nn.Dense(features)(x)
+            h = layers.SpectralConv(features, self.modes)(x) + layers.dense(features)(x)
             if time is not None:
-                h = h + nn.Dense(features)(time)[:, None, None, :]
+                h = h + layers.dense(features)(time)[:, None, None, :]
             x = x + jnp.prod(jnp.stack(jnp.split(h, 2, axis=-1)), axis=0) if self.gated else nn.gelu(h)
         return x
 
@@ -48,12 +48,14 @@ class FourierVelocityField(nn.Module):
     time_scale: float = 30.0
 
     def setup(self) -> None:
-        self.condition_branch = FourierBranch(self.condition_width, self.modes, self.condition_depth, self.condition_gated)
+        self.condition_branch = FourierBranch(
+            self.condition_width, self.modes, self.condition_depth, self.condition_gated
+        )
         self.state_branch = FourierBranch(self.width, self.modes, self.depth)
         self.time_embedding = layers.TimeEmbedding(self.time_features, self.time_features, self.time_scale)
-        self.mix = [nn.Dense(self.width + self.condition_width) for _ in range(2)]
-        self.hidden_layer = nn.Dense(self.hidden)
-        self.output_layer = nn.Dense(1)
+        self.mix = [layers.dense(self.width + self.condition_width) for _ in range(2)]
+        self.hidden_layer = layers.dense(self.hidden)
+        self.output_layer = layers.dense(1)
 
     def encode_condition(self, condition: jax.Array) -> jax.Array:
         """(batch, r, r, c) -> features (batch, r, r, condition_width)."""

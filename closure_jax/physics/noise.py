@@ -84,7 +84,7 @@ class QWienerNoise:
         return np.bincount(shell.ravel(), (power * weight).ravel())[: n // 2 + 1]
 
     def standard_deviation(self) -> float:
-        """Pointwise standard deviation, sqrt of the sum over modes; sigma sqrt(kappa / (4 pi alpha dt)) / L if resolved."""
+        """Pointwise standard deviation, sqrt of the sum over modes; sigma sqrt(kappa / (4 pi alpha dt)) L if resolved."""
         _, weight = spectral._shells(self.grid.shape[0])
         return float(self.scale * np.sqrt(np.sum(self._mode_power() * weight)))
 

@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any
 
-import h5py
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -11,16 +10,18 @@ import numpy as np
 
 from closure_jax import build, closure, devices
 from closure_jax.data import batches
-from closure_jax.data.dataset import FIELDS, Dataset, exclusive
-from closure_jax.latent import diffusion_potential, geometry_aware
+from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.training import loop, steps
+from closure_jax.training.regularisers import REGULARISERS
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
 
 _BLOCK = 256
 
 
-def train(config: ml_collections.ConfigDict, dataset: Dataset, work: WorkDir, cache: pathlib.Path) -> closure.StochasticClosure:
+def train(
+    config: ml_collections.ConfigDict, dataset: Dataset, work: WorkDir, cache: pathlib.Path
+) -> closure.StochasticClosure:
     """All phases, each from where it stopped; the closure is saved as the checkpoint 'closure'.
 
     Args:
@@ -69,11 +70,8 @@ def train_autoencoder(
     optimiser = build.optimiser(section)
     initial = TrainState.create(closure.init_autoencoder(config, build.run_key(config, name)), optimiser)
 
-    regulariser, extras = None, None
-    if config.latent.kind == "ga":
-        with work.timed("latent_distances"):
-            extras = cached_potential(config, field, dataset, cache)
-            regulariser = geometry_aware_regulariser(config, extras, fields)
+    with work.timed("latent_distances"):
+        regulariser, extras = REGULARISERS[config.latent.kind](config, field, fields, dataset.checksum, cache)
 
     @jax.jit
     def relative_errors(params, block):
@@ -94,7 +92,9 @@ def train_autoencoder(
         ),
         key=build.run_key(config, name),
         learning_rate=lambda step: build.learning_rate(section, step),
-        validate=lambda params: {"relative_error": float(np.mean(in_blocks(lambda b: relative_errors(params, b), held)))},
+        validate=lambda params: {
+            "relative_error": float(np.mean(in_blocks(lambda b: relative_errors(params, b), held)))
+        },
     )
     return loop.run(phase, initial, work, config.training.log_every, config.training.checkpoint_every).ema
 
@@ -149,39 +149,3 @@ def encode(config: ml_collections.ConfigDict, params: Any, field: str, dataset: 
     apply = jax.jit(encoder.apply)
     normalise = dataset.normalisation[field].apply
     return in_blocks(lambda block: apply(params["encoder"], normalise(block)), dataset.fields(field, split))
-
-
-def geometry_aware_regulariser(
-    config: ml_collections.ConfigDict, potential_rows: np.ndarray, fields: np.ndarray
-) -> geometry_aware.GeometryAware:
-    """The regulariser in the units that `config.latent.ga.scale` names; `fields` (N, n, n) normalised."""
-    ga, ae = config.latent.ga, config.autoencoder
-    latent_size = int(np.prod(build.latent_shape(config)))
-    unit, length = 1.0, 1.0
-    if ga.scale == "neighbourhood":
-        unit, length = geometry_aware.neighbourhood(potential_rows, fields, ae.batch_size, latent_size, config.seed)
-    return geometry_aware.GeometryAware(ga.weight, ga.zeta, unit, length)
-
-
-def cached_potential(config: ml_collections.ConfigDict, field: str, dataset: Dataset, cache: pathlib.Path) -> np.ndarray:
-    """Diffusion-potential rows (N, M) of the training fields, kept in `cache` under the data's checksum."""
-    ga = config.latent.ga
-    numbers = (ga.knn, ga.diffusion_time, ga.components, ga.landmarks)
-    file = cache / f"potential-{field}-{dataset.checksum[:12]}-{'-'.join(map(str, numbers))}.h5"
-    with exclusive(file):
-        if file.is_file():
-            with h5py.File(file) as stored:
-                return stored["potential"][:]
-        print(f"latent_distances: diffusion potential of {len(dataset.fields(field, 'train'))} {field} fields")
-        fields = dataset.normalisation[field].apply(dataset.fields(field, "train"))
-        rows = diffusion_potential.potential(fields, *numbers, seed=config.seed)
-        partial = file.with_name(file.name + ".partial")
-        with h5py.File(partial, "w") as target:
-            target["potential"] = rows
-            target.attrs.update(
-                field=field,
-                data_checksum=dataset.checksum,
-                **dict(zip(("knn", "diffusion_time", "components", "landmarks"), numbers, strict=True)),
-            )
-        partial.replace(file)
-        return rows

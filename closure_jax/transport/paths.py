@@ -22,7 +22,7 @@ def _expand(tau: jax.Array, like: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """A straight path with or without a Brownian part.
+    """A straight path with or without a Brownian part; override alpha, beta and gamma for another.
 
     Attributes:
       stochastic: gamma = 1 - tau instead of 0; the sampler is then an SDE.
@@ -50,9 +50,11 @@ class Path:
 
     def in_transit(self, key: jax.Array, z: jax.Array, x: jax.Array, tau: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(x_tau, target) of one example; `tau` is a scalar."""
-        wiener = jnp.sqrt(tau) * random.normal(key, x.shape, x.dtype) if self.stochastic else jnp.zeros_like(x)
-        x_tau = self.alpha(tau) * z + self.beta(tau) * x + self.gamma(tau) * wiener
-        return x_tau, x - z - (wiener if self.stochastic else 0.0)
+        parts = [(self.alpha, z), (self.beta, x)]
+        if self.stochastic:
+            parts.append((self.gamma, jnp.sqrt(tau) * random.normal(key, x.shape, x.dtype)))
+        x_tau = sum(share(tau) * part for share, part in parts)
+        return x_tau, sum(jax.grad(share)(tau) * part for share, part in parts)
 
     def target_from_data(self, data: jax.Array, x_tau: jax.Array, tau: jax.Array, scale: float = 0.4) -> jax.Array:
         """The target that a network's guess of the data stands for, preconditioned so that errors stay bounded.
