@@ -80,10 +80,11 @@ def test_paper_has_the_published_networks():
     assert (network.condition_width, network.condition_depth, network.condition_gated) == (20, 4, False)
     assert (network.time_scale, network.time_features, network.prediction) == (30.0, 256, "target")
 
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
-    params = jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0)))
-    assert count(params) == pytest.approx(8.5e6, rel=0.01)
-    assert count(jax.eval_shape(lambda: closure.init_network(c, jax.random.key(0)))) == pytest.approx(0.18e6, rel=0.3)
+    autoencoder = jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(autoencoder)) == pytest.approx(8.5e6, rel=0.01)
+    weights = jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda: closure.init_network(c, jax.random.key(0))))
+    complex_once = sum(leaf.size for path, leaf in weights if "imaginary" not in jax.tree_util.keystr(path))
+    assert complex_once == pytest.approx(0.18e6, rel=0.15)
 
 
 def test_paper_trains_as_published():
@@ -168,7 +169,6 @@ def test_text_of_another_type_is_refused(field, text, wanted):
         ("transport.proces", "transport.process"),
         ("learning_rate", "learning_rate"),
         ("viscosity", "flow.viscosity"),
-        ("autoencoder.knn", "latent.ga.knn"),
     ],
 )
 def test_an_unknown_field_names_the_nearest(field, nearest):

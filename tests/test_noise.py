@@ -205,8 +205,6 @@ def test_initial_vorticity_has_the_law_of_the_double_sum():
         power = np.mean(np.abs(sample) ** 2, axis=0)
         np.testing.assert_allclose(power[carried] / expected, 1, atol=MANY / np.sqrt(count))
         np.testing.assert_allclose(power[~carried], 0, atol=1e-10 * power.max())
-    deviations = [np.std(np.fft.irfft2(sample), axis=(1, 2)).mean() for sample in (oracle, actual)]
-    np.testing.assert_allclose(deviations[0], deviations[1], rtol=0.05)
 
 
 def test_initial_vorticity_on_another_domain_is_the_same_pattern():

@@ -302,8 +302,12 @@ def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
     _label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
     _label(spread, x, "standard deviation (1/time)", "ensemble spread")
     _label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
-    _plot(error, time, scores.get("relative_error"), label="model", **MODEL)
-    _plot(error, time, scores.get("relative_error_no_closure"), label="no closure", **NO_CLOSURE)
+    for key, label, style in (
+        ("relative_error", "model", MODEL),
+        ("relative_error_no_closure", "no closure", NO_CLOSURE),
+    ):
+        if time and scores.get(key):  # all start at the same state: the first value is rounding, and off any log scale
+            _plot(error, time[1:], scores[key][1:], label=label, **style)
     _plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
     _plot(spread, time, scores.get("spread"), label="model", **MODEL)
     if scores.get("spread_truth"):

@@ -10,7 +10,6 @@ import numpy as np
 
 from closure_jax import random
 
-
 dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 """Dense layer over the channels."""
 

@@ -55,7 +55,7 @@ class FourierVelocityField(nn.Module):
         self.time_embedding = layers.TimeEmbedding(self.time_features, self.time_features, self.time_scale)
         self.mix = [layers.dense(self.width + self.condition_width) for _ in range(2)]
         self.hidden_layer = layers.dense(self.hidden)
-        self.output_layer = layers.dense(1)
+        self.output_layer = nn.Dense(1, kernel_init=nn.initializers.zeros)
 
     def encode_condition(self, condition: jax.Array) -> jax.Array:
         """(batch, r, r, c) -> features (batch, r, r, condition_width)."""

@@ -74,9 +74,14 @@ def train_autoencoder(
         regulariser, extras = REGULARISERS[config.latent.kind](config, field, fields, dataset.checksum, cache)
 
     @jax.jit
-    def relative_errors(params, block):
-        output = decoder.apply(params["decoder"], encoder.apply(params["encoder"], block))
-        return jnp.linalg.norm(output - block, axis=(1, 2)) / jnp.linalg.norm(block, axis=(1, 2))
+    def errors(params, block):
+        difference = decoder.apply(params["decoder"], encoder.apply(params["encoder"], block)) - block
+        relative = jnp.linalg.norm(difference, axis=(1, 2)) / jnp.linalg.norm(block, axis=(1, 2))
+        return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), relative], axis=1)
+
+    def validate(params):
+        loss, relative = np.mean(in_blocks(lambda block: errors(params, block), held), axis=0)
+        return {"validation_loss": float(loss), "relative_error": float(relative)}
 
     def batch_at(step):
         rows = batches.batch_indices(config.seed, step, len(fields), section.batch_size)
@@ -92,9 +97,7 @@ def train_autoencoder(
         ),
         key=build.run_key(config, name),
         learning_rate=lambda step: build.learning_rate(section, step),
-        validate=lambda params: {
-            "relative_error": float(np.mean(in_blocks(lambda b: relative_errors(params, b), held)))
-        },
+        validate=validate,
     )
     return loop.run(phase, initial, work, config.training.log_every, config.training.checkpoint_every).ema
 

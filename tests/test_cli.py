@@ -1,0 +1,374 @@
+"""The command line: a mistake ends with status 2, one line that names it, and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from closure_jax import config, devices, main, workdir
+from closure_jax.data import dataset
+from closure_jax.training import phases
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
+TINY = f"--config={EXPERIMENT}:tiny"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty current folder, into which data would go as well."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("CLOSURE_JAX_DATA", str(here / "data"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(dataset, "generate", unreached)
+    monkeypatch.setattr(phases, "train", unreached)
+    return here
+
+
+def unreached(*arguments):
+    """Stands for what takes long and must not begin."""
+    raise AssertionError("what should have been refused was begun")
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything under a folder: files with their bytes, folders with None."""
+    found = folder.rglob("*")
+    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in found}
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line on stderr with which these arguments are refused, before anything is written."""
+    before = content(Path.cwd())
+    capsys.readouterr()
+    status = main.main(arguments)
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("closure_jax: error: ") and "Traceback" not in lines[0]
+    assert content(Path.cwd()) == before
+    return lines[0]
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+WRONG = [
+    ([], ["--config is missing", "expected --config=experiments/NAME.py"]),
+    (["--mode=evaluate"], ["--config is missing", "expected"]),
+    (["--config="], ["--config", "expected"]),
+    (["--config=nowhere.py:tiny"], ["'nowhere.py'", "expected experiments/NAME.py"]),
+    (["--config=."], ["'.'", "expected experiments/NAME.py"]),
+    ([f"--config={REPOSITORY / 'pyproject.toml'}"], ["pyproject.toml", "expected experiments/NAME.py"]),
+    ([f"--config={EXPERIMENT}:tinny"], ["'tinny'", "expected paper, small, tiny", "nearest is 'tiny'"]),
+    ([f"--config={'x' * 300}.py:tiny"], ["xxx", "expected"]),
+    ([TINY, "--workdri=w"], ["--workdri=w", "--help"]),
+    ([TINY, "--work=w"], ["--work=w", "--help"]),  # no abbreviations: they change meaning with the next option
+    ([TINY, "left_over"], ["left_over", "--help"]),
+    ([TINY, "--dry_run=yes"], ["--dry_run", "yes"]),
+    ([TINY, "--mode=judge"], ["--mode", "judge", "train", "evaluate"]),
+    ([TINY, "--workdir"], ["--workdir", "expected one argument"]),
+    ([TINY, f"--workdir={'x' * 300}"], ["--workdir", "xxx", "expected"]),
+    ([TINY, "--config.flow.viscocity=1"], ["--config.flow.viscocity", "nearest is 'flow.viscosity'"]),
+    ([TINY, "--config.flow.viscosity=thick"], ["--config.flow.viscosity=thick", "expected one like 0.001"]),
+    ([TINY, "--config.flow.viscosity=0"], ["--config.flow.viscosity=0.0", "expected a number above 0"]),
+    ([TINY, "--config.flow.viscosity"], ["--config.flow.viscosity", "expected --config.flow.viscosity=VALUE"]),
+    ([TINY, "--config.transport.process=fm\n"], ["--config.transport.process=fm", "expected one of"]),
+    ([TINY, "--config.seed=1\n2"], ["--config.seed=1", "expected"]),
+]
+
+
+@pytest.mark.parametrize("arguments, named", WRONG, ids=[(row[0] or ["nothing"])[-1].strip()[:40] for row in WRONG])
+@pytest.mark.parametrize("more", [[], ["--dry_run"]], ids=["run", "dry_run"])
+def test_a_wrong_option_is_refused(capsys, arguments, named, more):
+    line = refused(capsys, *arguments, *more)
+    assert all(words in line for words in named), line
+
+
+def test_the_cpu_is_refused_where_an_accelerator_is_required(capsys, monkeypatch):
+    monkeypatch.setattr(devices, "has_accelerator", lambda: False)
+    line = refused(capsys, TINY, "--require_accelerator")
+    assert "--require_accelerator" in line and "CPU" in line and "expected" in line
+
+
+@pytest.mark.parametrize("accelerator, preset", [(False, "small"), (True, "paper")])
+def test_the_preset_follows_the_device_where_none_is_given(monkeypatch, accelerator, preset):
+    monkeypatch.setattr(devices, "has_accelerator", lambda: accelerator)
+    options, overrides = main._parse([f"--config={EXPERIMENT}"])
+    c, work = main.resolve(options, overrides)
+    assert c.preset == preset and work.path == Path("runs") / f"fm_ga-{preset}"
+
+
+def test_help_lists_the_options_and_ends_well(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--config", "--workdir", "--mode", "--dry_run", "--require_accelerator"))
+
+
+def test_a_refusal_is_the_status_of_the_process():
+    result = subprocess.run(
+        [sys.executable, "-m", "closure_jax"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "closure_jax: error: --config is missing: expected --config=experiments/NAME.py[:PRESET]"
+    ]
+
+
+# --- an experiment file of the user's --------------------------------------------------------------------------------
+
+BASE = "from closure_jax import config\ndef get_config(preset='paper'):\n    c = config.base(preset)\n"
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("def get_config(:\n", ["line 1", "SyntaxError"]),
+        ("\x00", ["null byte"]),
+        ("import a_package_that_nobody_has\n", ["line 1", "a_package_that_nobody_has"]),
+        ("def config(preset):\n    pass\n", ["has no get_config(preset)"]),
+        ("def get_config():\n    pass\n", ["get_config", "TypeError"]),
+        ("get_config = 3\n", ["TypeError"]),
+        (BASE, ["NoneType", "expected a ConfigDict"]),
+        (BASE + "    return config.to_dict(c)\n", ["dict", "expected a ConfigDict"]),
+        (BASE + "    raise ValueError('two\\nlines')\n", ["line 4", "ValueError", "two lines"]),
+        (BASE + "    import sys; sys.exit(3)\n", ["line 4", "SystemExit"]),
+        (BASE + "    c.seed = 'first'\n    return c\n", ["line 4", "seed", "first"]),
+        (BASE + "    c.flow.viscosity = -1.0\n    return c\n", ["--config.flow.viscosity=-1.0", "expected"]),
+        (BASE + "    c.flow.viscosity = None\n    return c\n", ["--config.flow.viscosity=None", "expected"]),
+        (BASE + "    c.flow = None\n    return c\n", ["flow", "expected"]),
+        (
+            BASE + "    c.evaluation.steps = (1, 'x')\n    return c\n",
+            ["--config.evaluation.steps=(1, 'x')", "expected"],
+        ),
+        (
+            BASE + "    c.evaluation.steps = (1, 2.5)\n    return c\n",
+            ["--config.evaluation.steps=(1, 2.5)", "expected"],
+        ),
+        (BASE + "    c.flow.viscocity = 1.0\n    return c\n", ["flow.viscocity", "flow.viscosity"]),
+        (BASE + "    del c.flow.viscosity\n    return c\n", ["flow.viscosity"]),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_refused(capsys, tmp_path, text, named):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    line = refused(capsys, f"--config={file}:tiny")
+    assert all(words in line for words in named), line
+    assert str(file) in line or "--config." in line
+
+
+def test_an_experiment_is_named_after_its_file(tmp_path):
+    (tmp_path / "mine.py").write_text(BASE + "    return c\n")
+    assert config.load(f"{tmp_path / 'mine.py'}:tiny").experiment == "mine"
+    assert config.load(f"{tmp_path / 'mine.py'}", "small").preset == "small"
+
+
+# --- work directories ------------------------------------------------------------------------------------------------
+
+
+def finished(folder: Path, *overrides: str) -> Path:
+    """A work directory with the configuration of a run, and nothing else."""
+    c = config.load(f"{EXPERIMENT}:tiny")
+    config.override(c, overrides)
+    folder.mkdir(parents=True)
+    workdir.WorkDir(folder).write_config(c, {})
+    return folder
+
+
+@pytest.mark.parametrize("options", [[], ["--workdir=w"]], ids=["default", "given"])
+def test_there_is_nothing_to_judge_in_an_empty_folder(capsys, folder, options):
+    path = folder / ("w" if options else "runs/fm_ga-tiny")
+    assert str(path.relative_to(folder)) in refused(capsys, TINY, "--mode=evaluate", *options)
+    path.mkdir(parents=True)
+    line = refused(capsys, TINY, "--mode=evaluate", *options)
+    assert "no config.json" in line and "expected the folder of a run" in line
+
+
+def test_there_is_nothing_to_judge_before_training_ends(capsys, folder):
+    finished(folder / "w")
+    line = refused(capsys, TINY, "--mode=evaluate", "--workdir=w")
+    assert "'closure' has no checkpoint in 'w'" in line and "train" in line
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_a_file_is_no_work_directory(capsys, folder, mode):
+    (folder / "w").write_text("mine")
+    line = refused(capsys, TINY, f"--mode={mode}", "--workdir=w")
+    assert "w" in line and "expected" in line
+    assert (folder / "w").read_text() == "mine"
+
+
+def test_a_folder_below_a_file_is_no_work_directory(capsys, folder):
+    (folder / "w").write_text("mine")
+    line = refused(capsys, TINY, "--workdir=w/deeper")
+    assert "--workdir=w/deeper" in line and "expected" in line
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]], ids=["run", "dry_run"])
+def test_a_run_of_another_configuration_is_not_overwritten(capsys, folder, more):
+    finished(folder / "w")
+    line = refused(capsys, TINY, "--workdir=w", "--config.flow.viscosity=2e-3", *more)
+    assert "'w'" in line and "flow.viscosity = 0.001" in line and "0.002" in line and "another --workdir" in line
+    assert "another --workdir" in refused(capsys, f"--config={EXPERIMENT}:small", "--workdir=w", *more)
+
+
+def test_what_is_judged_may_differ_from_the_run(folder):
+    finished(folder / "w")
+    given = ["--config.evaluation.steps=3", "--config.sampler.steps=4", "--config.data.chunk=2"]
+    c, _ = main.resolve(*main._parse([TINY, "--workdir=w", *given]))
+    assert c.evaluation.steps == (3,) and c.sampler.steps == 4 and c.data.chunk == 2
+
+
+def test_judging_keeps_the_configuration_of_the_run(capsys, folder):
+    finished(folder / "w", "seed=5")
+    c, _ = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", "--config.evaluation.states=2"]))
+    assert c.seed == 5 and c.evaluation.states == 2
+    line = refused(capsys, TINY, "--workdir=w", "--mode=evaluate", "--config.seed=6")
+    assert "--config.seed=6" in line and "evaluation.*" in line
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"[]", b"3", b"\xff\xfe", b'{"seed": "first"}', b'{"rotation": 1}'])
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_a_spoilt_config_json_is_refused(capsys, folder, text, mode):
+    (finished(folder / "w") / "config.json").write_bytes(text)
+    line = refused(capsys, TINY, "--workdir=w", f"--mode={mode}")
+    assert "config" in line
+
+
+def test_a_work_directory_in_use_is_refused(capsys, folder):
+    path = finished(folder / "w")
+    with workdir.WorkDir(path).lock():
+        line = refused(capsys, TINY, "--workdir=w")
+    assert "'w'" in line and "in use" in line
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def authors_file(path: Path, n: int = 32, **changes) -> Path:
+    """Fields for `tiny` in the authors' layout: 3 training trajectories and 2 test trajectories of 40 snapshots."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{split}_{name}_64": rng.standard_normal((40 * count, n, n)).astype(np.float32)
+        for split, count in (("train", 3), ("test", 2))
+        for name in ("vorticity", "nonlinear")
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in (arrays | changes).items():
+            if array is not None:
+                file[name] = array
+    return path
+
+
+def no_file(path):
+    pass
+
+
+def no_hdf5(path):
+    path.write_text("vorticity, closure\n1.0, 2.0\n")
+
+
+def other_layout(path):
+    with h5py.File(path, "w") as file:
+        file["omega"] = np.zeros(3)
+
+
+def truncated(path):
+    path.write_bytes(authors_file(path).read_bytes()[:50_000])
+
+
+def other_resolution(path):
+    authors_file(path, n=16)
+
+
+def not_finite(path):
+    authors_file(path, test_nonlinear_64=np.full((80, 32, 32), np.nan, np.float32))
+
+
+def no_test_arrays(path):
+    authors_file(path, test_vorticity_64=None, test_nonlinear_64=None)
+
+
+def other_trajectories(path):
+    authors_file(path, train_vorticity_64=np.zeros((81, 32, 32), np.float32))
+
+
+def one_trajectory(path):
+    one = np.zeros((40, 32, 32), np.float32)
+    authors_file(path, train_vorticity_64=one, train_nonlinear_64=one)
+
+
+def few_test_trajectories(path):
+    one = np.ones((40, 32, 32), np.float32)
+    authors_file(path, test_vorticity_64=one, test_nonlinear_64=one)
+
+
+@pytest.mark.parametrize(
+    "make, named",
+    [
+        (no_file, ["does not exist", "expected an HDF5 file", "--config.data.path"]),
+        (Path.mkdir, ["expected an HDF5 file", "--config.data.path"]),
+        (no_hdf5, ["can't be read"]),
+        (truncated, ["can't be read"]),
+        (other_layout, ["schema", "train_vorticity_64", "expected"]),
+        (other_resolution, ["16^2", "expected --config.data.resolution=16"]),
+        (not_finite, ["not finite", "expected finite"]),
+        (no_test_arrays, ["no test_vorticity_64", "expected"]),
+        (other_trajectories, ["81", "train_vorticity", "40", "expected", "--config.data.burn_in"]),
+        (one_trajectory, ["1 training trajectories", "expected at least 2"]),
+        (few_test_trajectories, ["1 test trajectories", "--config.evaluation.rollout_states", "expected"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_unusable_data_file_is_refused(capsys, folder, tmp_path, make, named):
+    make(tmp_path / "fields.h5")
+    line = refused(capsys, TINY, "--workdir=w", f"--config.data.path={tmp_path / 'fields.h5'}")
+    assert str(tmp_path / "fields.h5") in line and all(words in line for words in named), line
+
+
+def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatch):
+    (folder / "data").write_text("mine")
+    line = refused(capsys, TINY, "--workdir=w")
+    assert "data" in line and "expected" in line
+
+
+# --- what a run says first -------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_fields_and_phases_and_writes_nothing(capsys, folder):
+    assert main.main([TINY, "--dry_run", "--config.seed=7", "--workdir=w"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == "" and content(folder) == {}
+    lines = output.splitlines()
+    assert lines[0] == f"closure_jax on {devices.describe()}, preset tiny, work directory w"
+    c = config.load(f"{EXPERIMENT}:tiny")
+    c.seed = 7
+    printed = {line.strip() for line in lines}
+    assert {f"{name} = {value!r}" for name, value in config.fields(c)} <= printed
+    phases = [line.split() for line in lines[lines.index("phases") + 2 :]]
+    names = ["data", "autoencoder_vorticity", "autoencoder_closure", "transport", "a_priori", "a_posteriori"]
+    assert [words[0] for words in phases[: len(names)]] == names
+    # 8 trajectories of 40 snapshots in 3,000 steps; 40 steps of 16 fields twice, 60 of 16
+    assert [words[1:3] for words in phases[:4]] == [["320", "3,000"], ["640", "40"], ["640", "40"], ["960", "60"]]
+    assert all("GiB" in words for words in phases[: len(names)])
+
+
+def test_a_run_says_first_where_it_runs_and_what(capsys):
+    main.main([TINY, "--config.data.path=nowhere.h5"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"closure_jax on {devices.describe()}, preset tiny, work directory runs/fm_ga-tiny"
+
+
+def test_a_stopped_run_says_that_the_same_command_continues(capsys, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run", stop)
+    assert main.main([TINY]) == 130
+    assert capsys.readouterr().err.splitlines() == ["closure_jax: stopped; the same command continues"]

@@ -1,0 +1,409 @@
+"""Data: one self-describing file, the same from the same numbers, the exact law in its pairs, and batches from (seed, step)."""
+
+import dataclasses
+import hashlib
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from closure_jax import build, config
+from closure_jax.data import batches, dataset
+from closure_jax.data.batches import batch_indices
+from closure_jax.errors import UserError
+
+N = 16
+TRAJECTORIES, TESTS, TIMES = 5, 2, 20
+BURN_IN, INTERVAL = 0.04, 0.02  # 2 snapshots dropped, one each 20 steps
+
+
+def small_config(**changes):
+    c = config.base("tiny")
+    settings = {
+        "flow.resolution": N,
+        "data.resolution": N,
+        "data.trajectories": TRAJECTORIES,
+        "data.test_trajectories": TESTS,
+        "data.burn_in": BURN_IN,
+        "data.end": BURN_IN + TIMES * INTERVAL,
+        "data.snapshot_every": 20,
+        "data.chunk": TRAJECTORIES,
+    }
+    config.override(c, [f"{field}={value}" for field, value in (settings | changes).items()])
+    return c
+
+
+def simulation(**changes) -> dataset.Simulation:
+    return build.simulation(small_config(**changes))
+
+
+def load(path: Path) -> dataset.Dataset:
+    return dataset.load(path, TIMES, INTERVAL, BURN_IN)
+
+
+def refusal(path: Path) -> str:
+    """The message of the UserError that reading a file must raise: one line that names the file."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and str(path) in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "fields.h5"
+    dataset.generate(simulation(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def arrays(made) -> dict[tuple[str, str], np.ndarray]:
+    with h5py.File(made) as file:
+        return {(s, f): file[f"{s}/{f}"][:] for s in ("train", "test") for f in ("vorticity", "closure")}
+
+
+@pytest.fixture
+def copy(made, tmp_path) -> Path:
+    path = tmp_path / "fields.h5"
+    path.write_bytes(made.read_bytes())
+    return path
+
+
+# --- simulated files -------------------------------------------------------------------------------------------------
+
+
+def test_the_file_says_what_is_in_it(made, arrays):
+    shapes = {key: (array.shape, array.dtype) for key, array in arrays.items()}
+    assert shapes == {
+        (split, field): ((count, TIMES, N, N), np.float32)
+        for split, count in (("train", TRAJECTORIES - TESTS), ("test", TESTS))
+        for field in ("vorticity", "closure")
+    }
+    with h5py.File(made) as file:
+        attributes = dict(file.attrs)
+        np.testing.assert_allclose(file["time"][:], BURN_IN + INTERVAL * np.arange(1, TIMES + 1), rtol=1e-12)
+    assert attributes["schema"] == "closure_jax/1"
+    c = small_config()
+    expected = {
+        "solver_resolution": N,
+        "resolution": N,
+        "trajectories": TRAJECTORIES,
+        "test_trajectories": TESTS,
+        "burn_in": BURN_IN,
+        "end": c.data.end,
+        "snapshot_every": 20,
+        "seed": 0,
+    }
+    expected |= {
+        name: c.flow[name]
+        for name in c.flow
+        if name not in ("resolution", "kind")  # under other names
+    }
+    assert {name: attributes[name] for name in expected} == expected
+    assert attributes["jax_version"] and attributes["closure_jax_version"]
+
+
+def test_the_checksum_is_that_of_the_four_arrays(made, arrays):
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        for field in ("vorticity", "closure"):
+            digest.update(arrays[split, field].tobytes())
+    with h5py.File(made) as file:
+        assert file.attrs["checksum"] == digest.hexdigest()
+    assert load(made).checksum == digest.hexdigest()
+
+
+def test_the_same_numbers_give_the_same_name_and_the_same_bytes(made, tmp_path):
+    dataset.generate(simulation(), tmp_path / "again.h5")
+    assert simulation().file_name() == simulation().file_name()
+    assert (tmp_path / "again.h5").read_bytes() == made.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", 1),
+        ("flow.resolution", 32),
+        ("flow.domain_length", 2.0),
+        ("flow.viscosity", 2e-3),
+        ("flow.dt", 5e-4),
+        ("flow.forcing_amplitude", 0.2),
+        ("flow.forcing_wavenumber", 2),
+        ("flow.noise_sigma", 1e-5),
+        ("flow.noise_kappa", 5.0),
+        ("flow.noise_alpha", 0.01),
+        ("flow.initial_alpha", 3.0),
+        ("flow.initial_tau", 5.0),
+        ("data.trajectories", 6),
+        ("data.test_trajectories", 1),
+        ("data.resolution", 8),
+        ("data.burn_in", 0.02),
+        ("data.end", 0.4),
+        ("data.snapshot_every", 10),
+    ],
+)
+def test_each_number_that_the_fields_depend_on_changes_the_name(field, value):
+    assert simulation(**{field: value}).file_name() != simulation().file_name()
+
+
+def test_the_name_follows_the_kind_of_flow():
+    class Damped(type(simulation().flow)):
+        """Another equation with the same numbers."""
+
+    ours = simulation()
+    flow = Damped(**{field.name: getattr(ours.flow, field.name) for field in dataclasses.fields(ours.flow)})
+    assert dataclasses.replace(ours, flow=flow).file_name() != ours.file_name()
+
+
+def test_the_grouping_in_chunks_changes_neither_name_nor_fields(arrays, tmp_path):
+    assert simulation(**{"data.chunk": 3}).file_name() == simulation().file_name()
+    dataset.generate(simulation(**{"data.chunk": 3}), tmp_path / "chunks.h5")
+    with h5py.File(tmp_path / "chunks.h5") as file:
+        for (split, field), array in arrays.items():
+            np.testing.assert_allclose(file[f"{split}/{field}"][:], array, rtol=1e-5, atol=2e-6)
+
+
+def test_trajectories_differ_from_each_other(arrays):
+    starts = np.concatenate([arrays["train", "vorticity"], arrays["test", "vorticity"]])[:, 0].reshape(TRAJECTORIES, -1)
+    correlation = np.corrcoef(starts)[np.triu_indices(TRAJECTORIES, 1)]
+    assert np.abs(correlation).max() < 0.9
+
+
+def test_a_coarser_file_holds_every_second_point(arrays, tmp_path):
+    dataset.generate(simulation(**{"data.resolution": N // 2}), tmp_path / "coarse.h5")
+    with h5py.File(tmp_path / "coarse.h5") as file:
+        for (split, field), array in arrays.items():
+            np.testing.assert_allclose(file[f"{split}/{field}"][:], array[..., ::2, ::2], rtol=1e-5, atol=2e-6)
+
+
+def advection(vorticity: np.ndarray) -> np.ndarray:
+    """-u.grad(w) on the unit square in float64, dealiased by the 2/3 rule."""
+    n = vorticity.shape[-1]
+    ix, iy = np.fft.fftfreq(n, 1 / n)[:, None], np.fft.rfftfreq(n, 1 / n)[None, :]
+    kx, ky = 2j * np.pi * ix, 2j * np.pi * iy
+    laplacian = (kx**2 + ky**2).real
+    w = np.fft.rfft2(vorticity.astype(np.float64))
+    psi = -w / np.where(laplacian == 0, np.inf, laplacian)
+    u, v, wx, wy = (np.fft.irfft2(f, s=(n, n)) for f in (ky * psi, -kx * psi, kx * w, ky * w))
+    inside = (np.abs(ix) < n / 3) & (iy < n / 3)
+    return np.fft.irfft2(-np.fft.rfft2(u * wx + v * wy) * inside, s=(n, n))
+
+
+def test_a_pair_is_a_draw_from_the_exact_law(arrays):
+    residual = np.concatenate(
+        [arrays[split, "closure"] - advection(arrays[split, "vorticity"]) for split in ("train", "test")]
+    )
+    deviation = 5e-5 * np.sqrt(10.0 / (4 * np.pi * 0.005 * 1e-3))
+    # about 10 independent numbers a field and 100 fields: the deviation is known to 2 %
+    assert residual.std() == pytest.approx(deviation, rel=0.08)
+    assert abs(residual.mean()) < 4 * deviation / np.sqrt(10 * residual.shape[0] * TIMES)
+    spread = residual.std(axis=(0, 2, 3))  # white in time: of the same size at each snapshot ...
+    assert spread.min() > 0.5 * deviation and spread.max() < 1.6 * deviation
+    lagged = np.mean(residual[:, 1:] * residual[:, :-1]) / deviation**2  # ... and unrelated to the one before
+    assert abs(lagged) < 0.15
+
+
+def test_without_noise_the_closure_is_advection(tmp_path):
+    dataset.generate(simulation(**{"flow.noise_sigma": 0.0}), tmp_path / "quiet.h5")
+    found = load(tmp_path / "quiet.h5")
+    exact = advection(found.vorticity["train"])
+    assert np.abs(exact).max() > 1e-3
+    np.testing.assert_allclose(found.closure["train"], exact, atol=1e-5 * np.abs(exact).max() + 1e-6)
+
+
+def test_a_simulation_that_diverges_is_refused_and_leaves_no_file(tmp_path):
+    wild = simulation(**{"flow.dt": 0.5, "flow.forcing_amplitude": 1e6, "data.snapshot_every": 2, "data.burn_in": 0, "data.end": 40})
+    with pytest.raises(UserError) as caught:
+        dataset.generate(wild, tmp_path / "fields.h5")
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and "--config.flow.dt=0.5" in message and "expected" in message
+    assert not (tmp_path / "fields.h5").exists()
+
+
+# --- what a run sees -------------------------------------------------------------------------------------------------
+
+
+def test_splits_are_whole_trajectories_and_the_last_tenth_validates(tmp_path):
+    trajectories = np.arange(21 * TIMES, dtype=np.float32).reshape(21, TIMES, 1, 1) * np.ones((1, 1, 8, 8), np.float32)
+    flat = {"vorticity": trajectories, "closure": -trajectories}
+    with h5py.File(tmp_path / "authors.h5", "w") as file:
+        for field, name in (("vorticity", "vorticity_64"), ("closure", "nonlinear_64")):
+            file[f"train_{name}"] = flat[field].reshape(-1, 8, 8)
+            file[f"test_{name}"] = flat[field][:1].reshape(-1, 8, 8)
+    found = load(tmp_path / "authors.h5")
+    for field in ("vorticity", "closure"):
+        split = getattr(found, field)
+        np.testing.assert_array_equal(split["train"], flat[field][:19])
+        np.testing.assert_array_equal(split["validation"], flat[field][19:])
+        np.testing.assert_array_equal(split["test"], flat[field][:1])
+        np.testing.assert_array_equal(found.fields(field, "train"), flat[field][:19].reshape(-1, 8, 8))
+
+
+def test_our_file_is_split_likewise(made, arrays):
+    found = load(made)
+    for field in ("vorticity", "closure"):
+        split = getattr(found, field)
+        np.testing.assert_array_equal(split["train"], arrays["train", field][:2])
+        np.testing.assert_array_equal(split["validation"], arrays["train", field][2:])
+        np.testing.assert_array_equal(split["test"], arrays["test", field])
+    np.testing.assert_allclose(found.time, BURN_IN + INTERVAL * np.arange(1, TIMES + 1), rtol=1e-12)
+    assert found.path == made
+
+
+def test_normalisation_is_of_the_training_split_and_inverts(made):
+    found = load(made)
+    for field in ("vorticity", "closure"):
+        train, normalisation = found.fields(field, "train"), found.normalisation[field]
+        scaled = normalisation.apply(train).astype(np.float64)
+        assert abs(scaled.mean()) < 1e-5 and scaled.std() == pytest.approx(1.0, abs=1e-5)
+        np.testing.assert_allclose(normalisation.invert(normalisation.apply(train)), train, rtol=1e-5, atol=1e-7)
+        assert normalisation.std == pytest.approx(train.std(dtype=np.float64), rel=1e-9)
+
+
+# --- damaged, half-made and foreign files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["train/vorticity", "train/closure", "test/vorticity", "test/closure"])
+def test_flipped_bytes_are_noticed(copy, name):
+    with h5py.File(copy) as file:
+        offset = file[name].id.get_chunk_info(0).byte_offset
+    content = bytearray(copy.read_bytes())
+    content[offset + 100] ^= 0x01
+    copy.write_bytes(content)
+    message = refusal(copy)
+    assert "damaged" in message and "checksum" in message and "anew" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(copy, share):
+    content = copy.read_bytes()
+    copy.write_bytes(content[: int(share * len(content))])
+    assert "can't be read" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["time", "test/closure", "train"])
+def test_a_file_that_lacks_a_part_is_refused(copy, name):
+    with h5py.File(copy, "a") as file:
+        del file[name]
+    assert "can't be read" in refusal(copy)
+
+
+def test_a_leftover_of_a_killed_simulation_is_ignored_and_replaced(made, tmp_path):
+    path = tmp_path / "fields.h5"
+    partial = tmp_path / "fields.h5.partial"
+    partial.write_bytes(made.read_bytes()[:10_000])
+    assert "does not exist" in refusal(path)
+    dataset.generate(simulation(), path)
+    assert path.read_bytes() == made.read_bytes() and not partial.exists()
+
+
+def test_a_second_run_waits_for_the_file_that_a_first_one_makes(tmp_path):
+    path, order = tmp_path / "data" / "fields.h5", []
+
+    def second():
+        with dataset.exclusive(path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with dataset.exclusive(path):
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+
+
+def write_authors(path: Path, arrays: dict, splits=("train", "test"), dtype=np.float32, **changes) -> None:
+    names = {"vorticity": "vorticity_64", "closure": "nonlinear_64"}
+    content = {
+        f"{split}_{names[field]}": array.reshape(-1, N, N).astype(dtype)
+        for (split, field), array in arrays.items()
+        if split in splits
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in (content | changes).items():
+            if array is not None:
+                file[name] = array
+
+
+def assert_same(found: dataset.Dataset, expected: dataset.Dataset) -> None:
+    for field in ("vorticity", "closure"):
+        for split in ("train", "validation", "test"):
+            mine, theirs = getattr(found, field)[split], getattr(expected, field)[split]
+            assert mine.dtype == np.float32
+            np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(found.time, expected.time, rtol=1e-12)
+    assert found.normalisation == expected.normalisation and found.checksum == expected.checksum
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_file_of_the_authors_gives_the_same_data(made, arrays, tmp_path, dtype):
+    write_authors(tmp_path / "authors.h5", arrays, dtype=dtype)
+    assert_same(load(tmp_path / "authors.h5"), load(made))
+
+
+def test_two_files_of_the_authors_give_the_same_data(made, arrays, tmp_path):
+    write_authors(tmp_path / "train_64.h5", arrays, ("train",))
+    assert "test_64.h5" in refusal(tmp_path / "train_64.h5")
+    write_authors(tmp_path / "test_64.h5", arrays, ("test",))
+    assert_same(load(tmp_path / "train_64.h5"), load(made))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_nonlinear_64": None},
+        {"train_vorticity_64": np.zeros((TIMES + 1, N, N), np.float32)},
+        {"train_nonlinear_64": np.zeros((2 * TIMES, N, N), np.float32)},
+        {"test_nonlinear_64": np.zeros((TIMES, N, N), np.float32)},
+        {"test_vorticity_64": np.zeros((0, N, N), np.float32), "test_nonlinear_64": np.zeros((0, N, N), np.float32)},
+        {"train_nonlinear_64": np.zeros((3 * TIMES, N, N // 2), np.float32)},
+        {"test_nonlinear_64": np.zeros((2 * TIMES, N // 2, N // 2), np.float32)},
+        {"train_vorticity_64": np.zeros(3 * TIMES, np.float32)},
+        {"train_vorticity_64": np.float32(1.0)},
+        {"train_vorticity_64": np.array([b"omega"] * 3 * TIMES)},
+        {"test_nonlinear_64": np.full((2 * TIMES, N, N), np.inf, np.float32)},
+    ],
+    ids=[
+        *("no_closure", "half_a_trajectory", "fewer_closures", "fewer_test_closures", "no_test_fields", "not_square"),
+        *("two_resolutions", "numbers", "one_number", "texts", "not_finite"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(arrays, tmp_path, changes):
+    write_authors(tmp_path / "authors.h5", arrays, **changes)
+    refusal(tmp_path / "authors.h5")
+
+
+def test_a_group_in_place_of_an_array_is_refused(tmp_path):
+    with h5py.File(tmp_path / "authors.h5", "w") as file:
+        file.create_group("train_vorticity_64/deeper")
+    refusal(tmp_path / "authors.h5")
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_a_function_of_seed_and_step(monkeypatch):
+    wanted = [(seed, step) for seed in (0, 1) for step in range(9)]
+    forwards = {key: batch_indices(*key, 10, 7).tolist() for key in wanted}
+    for key in reversed(wanted):
+        monkeypatch.setattr(batches, "_cache", {})
+        assert batch_indices(*key, 10, 7).tolist() == forwards[key]
+
+
+@pytest.mark.parametrize("count, size", [(12, 4), (10, 7), (5, 1), (7, 7), (3, 8), (1, 4)])
+def test_each_example_is_seen_once_an_epoch_also_across_seams(count, size):
+    steps = -(-4 * count // size)
+    stream = np.concatenate([batch_indices(3, step, count, size) for step in range(steps)])
+    for epoch in range(4):
+        assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    epochs = [batch_indices(seed, step, 100, 100).tolist() for seed in range(3) for step in range(3)]
+    assert len({tuple(epoch) for epoch in epochs}) == 9
+    assert all(epoch != sorted(epoch) for epoch in epochs)

@@ -1,0 +1,291 @@
+"""Networks against what they stand for: convolutions, transforms, symmetries of the torus and published sizes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from closure_jax import build, config, random
+from closure_jax.models import autoencoder, layers, velocity_field
+
+EPSILON = np.finfo(np.float32).eps
+
+
+def standard_normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def lively(module, *inputs, seed=0, **how):
+    """Parameters of which none is at an initial zero or one: normal with the deviation 1 / sqrt(fan in), biases 0.3."""
+    shapes = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **how), *inputs)
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        deviation = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.3
+        return (deviation * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
+
+
+def shifted(x, by):
+    return np.roll(x, by, axis=(1, 2))
+
+
+def assert_same(actual, expected, rounding):
+    """Equal to `rounding` times single precision's, relative to the largest value."""
+    np.testing.assert_allclose(actual, expected, atol=rounding * EPSILON * np.abs(expected).max())
+
+
+# --- layers ---
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_periodic_convolution_is_the_circular_one(kernel):
+    x = standard_normal(2, 8, 8, 3)
+    module = layers.PeriodicConv(4, kernel=kernel)
+    params = lively(module, x)
+    circular = nn.Conv(4, (kernel, kernel), padding="CIRCULAR")
+    expected = circular.apply({"params": params["params"]["Conv_0"]}, x)
+    assert_same(module.apply(params, x), expected, rounding=3 * kernel**2)  # sums of 3 kernel^2 products
+
+
+@pytest.mark.parametrize(("stride", "by"), [(1, (3, -2)), (2, (2, -4))])
+def test_periodic_convolution_commutes_with_shifts_by_its_stride(stride, by):
+    x = standard_normal(2, 8, 8, 3)
+    module = layers.PeriodicConv(4, stride=stride)
+    params = lively(module, x)
+    y = np.asarray(module.apply(params, x))
+    assert y.shape == (2, 8 // stride, 8 // stride, 4)
+    assert_same(module.apply(params, shifted(x, by)), shifted(y, tuple(b // stride for b in by)), rounding=27)
+
+
+def test_strided_convolution_takes_every_other_point_of_the_full_one():
+    x = standard_normal(1, 8, 8, 2)
+    params = lively(layers.PeriodicConv(3), x)
+    full = np.asarray(layers.PeriodicConv(3).apply(params, x))
+    strided = layers.PeriodicConv(3, stride=2).apply(params, x)
+    candidates = [full[:, i::2, j::2] for i in range(2) for j in range(2)]
+    errors = [np.abs(strided - candidate).max() for candidate in candidates]
+    assert min(errors) < 18 * EPSILON * np.abs(full).max(), errors
+
+
+def spectral_conv_by_fft(x, weight, modes):
+    """The Fourier layer with rfft2 and irfft2, in double precision; weight (2 modes, modes, c, features), kx from -modes."""
+    n = x.shape[1]
+    x_hat = np.fft.rfft2(x.astype(float), axes=(1, 2))
+    y_hat = np.zeros((len(x), n, n // 2 + 1, weight.shape[-1]), complex)
+    for j, kx in enumerate(range(-modes, modes)):
+        for ky in range(modes):
+            y_hat[:, kx, ky] = x_hat[:, kx, ky] @ weight[j, ky]
+    return np.fft.irfft2(y_hat, s=(n, n), axes=(1, 2))
+
+
+@pytest.mark.parametrize(("n", "modes"), [(16, 6), (8, 4), (9, 4)])  # 8, 4: kx = -4 is the Nyquist line
+def test_spectral_convolution_is_that_of_the_fft(n, modes):
+    x = standard_normal(2, n, n, 3)
+    module = layers.SpectralConv(5, modes)
+    params = lively(module, x)
+    weight = np.asarray(params["params"]["real"], float) + 1j * np.asarray(params["params"]["imaginary"], float)
+    actual = jax.jit(module.apply)(params, x)
+    assert_same(actual, spectral_conv_by_fft(x, weight, modes), rounding=2 * n)  # sums over n and n
+
+
+def test_spectral_convolution_starts_with_complex_weights_of_variance_one_over_channels():
+    channels = 16
+    init = jax.jit(layers.SpectralConv(16, 4).init)
+    params = init(jax.random.key(0), jnp.zeros((1, 8, 8, channels)))["params"]
+    assert params["real"].size == params["imaginary"].size == 2 * 4 * 4 * channels * 16
+    for part in params.values():
+        np.testing.assert_allclose(np.mean(part**2), 0.5 / channels, rtol=5 * np.sqrt(2 / part.size))
+    assert abs(np.mean(params["real"] * params["imaginary"])) < 5 * 0.5 / channels / np.sqrt(part.size)
+
+
+def test_layers_start_with_the_variance_of_their_fan_in():
+    kernel = np.asarray(random.lecun_normal(jax.random.key(0), (3, 3, 20, 50)))
+    np.testing.assert_allclose(np.var(kernel), 1 / 180, rtol=5 * np.sqrt(2 / kernel.size))
+
+
+def wave(n, kx, ky, phase=0.0):
+    """cos(kx x + ky y + phase) on n^2 points of a torus of 2 pi, (1, n, n, 1)."""
+    x = 2 * np.pi * np.arange(n) / n
+    return np.cos(kx * x[:, None] + ky * x[None, :] + phase)[None, :, :, None].astype(np.float32)
+
+
+@pytest.mark.parametrize(("n", "m"), [(16, 8), (12, 6), (15, 5)])
+def test_resampling_keeps_what_both_grids_resolve_and_drops_the_rest(n, m):
+    resolved = [(0, 0), (1, 0), (0, -2), (2, 1), (-1, 2)]
+    for kx, ky in resolved:
+        for start, end in ((n, m), (m, n)):
+            assert_same(layers.resample(wave(start, kx, ky, 0.7), end), wave(end, kx, ky, 0.7), rounding=n)
+    for kx, ky in [(m // 2 + 1, 0), (1, m // 2 + 1)]:  # would alias
+        np.testing.assert_allclose(layers.resample(wave(n, kx, ky), m), 0, atol=n * EPSILON)
+
+
+def test_resampling_down_and_up_is_the_projection_on_the_coarse_band():
+    n, m = 16, 8
+    x = standard_normal(2, n, n, 3)
+    index = np.abs(np.fft.fftfreq(n, 1 / n))
+    band = (index[:, None] < m / 2) & (index[None, :] < m / 2)
+    projected = np.fft.ifft2(np.fft.fft2(x, axes=(1, 2)) * band[None, :, :, None], axes=(1, 2)).real
+    assert_same(layers.resample(layers.resample(x, m), n), projected, rounding=2 * n)
+    assert_same(layers.resample(x, n), x, rounding=n)
+
+
+def test_each_patch_becomes_channels_and_comes_back():
+    x = standard_normal(2, 12, 12, 3)
+    patches = layers.space_to_depth(x, 4)
+    assert patches.shape == (2, 3, 3, 48)
+    np.testing.assert_array_equal(patches[1, 2, 0], x[1, 8:12, 0:4].reshape(-1))
+    np.testing.assert_array_equal(layers.depth_to_space(patches, 4), x)
+    np.testing.assert_array_equal(layers.space_to_depth(layers.depth_to_space(patches, 2), 2), patches)
+
+
+def test_time_embedding_tells_near_times_apart_as_its_scale_says():
+    width, scale = 256, 2.0
+    module = layers.TimeEmbedding(width, width, scale)
+    # the dense layer replaced by the identity, far up where SiLU is the identity too: the features themselves
+    params = {"params": {"Dense_0": {"kernel": jnp.eye(width), "bias": jnp.full(width, 64.0)}}}
+    tau = np.array([0.3, 0.35, 0.9], np.float32)
+    features = np.asarray(module.apply(params, tau)) - 64
+    correlation = features @ features.T / (width / 2)
+    # E cos(2 pi w (t - t')) for normal w = exp(-(2 pi scale (t - t'))^2 / 2), over width / 2 frequencies
+    expected = np.exp(-((2 * np.pi * scale * (tau[:, None] - tau[None, :])) ** 2) / 2)
+    np.testing.assert_allclose(correlation, expected, atol=4 * np.sqrt(0.5 / (width / 2)))
+    np.testing.assert_allclose(np.diag(correlation), 1, atol=1e-4)
+
+
+# --- networks ---
+
+N, R = 16, 4
+ENCODERS = {
+    "compact": autoencoder.CompactEncoder(R, channels=2, width=8, blocks=2),
+    "published": autoencoder.PublishedEncoder(channels=2, width=8),
+}
+DECODERS = {
+    "compact": autoencoder.CompactDecoder(N, width=8, blocks=2),
+    "published": autoencoder.PublishedDecoder(width=8),
+}
+NETWORK_ROUNDING = 1000  # ten layers, each a sum of a hundred products, with normalisations between
+
+
+def test_every_autoencoder_is_tested():
+    assert set(ENCODERS) == set(DECODERS) == set(build.AUTOENCODERS)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_commute_with_shifts_by_a_patch(name):
+    module, field = ENCODERS[name], standard_normal(2, N, N)
+    params = lively(module, field)
+    encode = jax.jit(module.apply)
+    latent = np.asarray(encode(params, field))
+    assert latent.shape == (2, R, R, 2)
+    factor = N // R
+    assert_same(encode(params, shifted(field, (factor, -2 * factor))), shifted(latent, (1, -2)), NETWORK_ROUNDING)
+    assert np.abs(encode(params, shifted(field, (1, 0))) - latent).max() > 0.01 * np.abs(latent).max()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_commute_with_shifts_by_a_patch(name):
+    module, latent = DECODERS[name], standard_normal(2, R, R, 2)
+    params = lively(module, latent)
+    decode = jax.jit(module.apply)
+    field = np.asarray(decode(params, latent))
+    assert field.shape == (2, N, N)
+    factor = N // R
+    assert_same(decode(params, shifted(latent, (1, -2))), shifted(field, (factor, -2 * factor)), NETWORK_ROUNDING)
+
+
+def test_compact_autoencoder_starts_as_fourier_truncation_and_padding():
+    field = wave(N, 1, -1, 0.4)[..., 0] + wave(N, 5, 0)[..., 0]
+    encoder, decoder = autoencoder.CompactEncoder(R, 1, 4, 1), autoencoder.CompactDecoder(N, 4, 1)
+    latent = encoder.apply(jax.jit(encoder.init)(jax.random.key(0), field), field)
+    assert_same(latent, wave(R, 1, -1, 0.4), rounding=N)
+    back = decoder.apply(jax.jit(decoder.init)(jax.random.key(0), latent), latent)
+    assert_same(back, wave(N, 1, -1, 0.4)[..., 0], rounding=2 * N)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_velocity_network_commutes_with_shifts_and_splits_at_the_condition(gated):
+    module = velocity_field.FourierVelocityField(
+        width=6,
+        modes=3,
+        depth=2,
+        condition_width=5,
+        condition_depth=2,
+        condition_gated=gated,
+        hidden=8,
+        time_features=16,
+    )
+    x, condition, tau = (
+        standard_normal(2, 8, 8, 1),
+        standard_normal(2, 8, 8, 1, seed=1),
+        np.array([0.2, 0.7], np.float32),
+    )
+    params = lively(module, x, tau, condition)
+    velocity = jax.jit(module.apply)
+    v = np.asarray(velocity(params, x, tau, condition))
+    assert v.shape == x.shape
+    by = (3, -2)
+    assert_same(velocity(params, shifted(x, by), tau, shifted(condition, by)), shifted(v, by), NETWORK_ROUNDING)
+
+    @jax.jit
+    def composed(params, x, tau, condition):
+        features = module.apply(params, condition, method="encode_condition")
+        assert features.shape == (2, 8, 8, 5)
+        return module.apply(params, x, tau, features, method="velocity")
+
+    assert_same(composed(params, x, tau, condition), v, NETWORK_ROUNDING)
+    for other in (  # each input counts, and the two examples do not meet
+        velocity(params, shifted(x, by), tau, condition),
+        velocity(params, x, tau[::-1], condition),
+        velocity(params, x, tau, shifted(condition, by)),
+    ):
+        assert np.abs(other - v).max() > 1e-2 * np.abs(v).max()
+    one = np.stack([x[0], 2 * x[1]])
+    assert_same(velocity(params, one, tau, condition)[0], v[0], NETWORK_ROUNDING)
+
+
+# --- published sizes ---
+
+
+def parameters(module, *inputs):
+    """Number of parameters, a complex weight counted once, and the shapes' tree."""
+    tree = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return sum(leaf.size for path, leaf in leaves if path[-1].key != "imaginary"), tree
+
+
+def test_published_autoencoder_has_its_number_of_parameters():
+    c = config.base("paper")
+    encoder, decoder = build.autoencoder_pair(c)
+    n = c.data.resolution
+    count = (
+        parameters(encoder, jnp.zeros((1, n, n)))[0] + parameters(decoder, jnp.zeros((1, *build.latent_shape(c))))[0]
+    )
+    print(f"autoencoder pair: {count / 1e6:.3f} M; published 9.0 M, of which 8.5 M with standard attention")
+    assert abs(count / 8.5e6 - 1) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "resolution", "published"),
+    [({}, 16, 0.18e6), ({"width": 40, "condition_width": 40, "modes": 6}, 64, 1.0e6)],
+    ids=["latent", "physical"],
+)
+def test_published_networks_have_their_number_of_parameters(changes, resolution, published):
+    c = config.base("paper").network
+    c.update(changes)
+    x = jnp.zeros((1, resolution, resolution, 1))
+    count, tree = parameters(build.NETWORKS["fourier"](c), x, jnp.zeros(1), x)
+    # The published figures leave no room for a projection of the time in each of the four layers (256 -> width, "time embedding
+    # added in each layer"). With them the networks are 12 % and 7 % larger; without, they have the published size.
+    projections = sum(
+        leaf["kernel"].size + leaf["bias"].size
+        for name, leaf in tree["state_branch"].items()
+        if name.startswith("Dense") and leaf["kernel"].shape[0] == c.time_features
+    )
+    print(
+        f"velocity network: {count / 1e6:.4f} M, of it {projections / 1e6:.4f} M projections of time; {published / 1e6} M"
+    )
+    assert projections == c.depth * (c.time_features + 1) * c.width
+    assert abs((count - projections) / published - 1) < 0.03

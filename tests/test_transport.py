@@ -1,0 +1,316 @@
+"""Paths, loss and samplers against the Gaussian case, where the best drift, its loss and its samples are known exactly."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from closure_jax.transport import losses, paths, samplers
+
+PATHS = paths.PATHS
+STD = 0.255  # of x given c below; the latent noise of the protocol's trap 1 has about this
+MANY = 5.0  # standard deviations of an estimate; draws are fixed, so a pass stays a pass
+
+
+def mean_of(condition):
+    """m(c) of the example x | c ~ Normal(m(c), STD^2)."""
+    return 0.5 + jnp.sin(condition)
+
+
+def moments(path, tau):
+    """Variance of x_tau given c, its covariance with the target, and the target's variance, all for one entry."""
+    source = 0.0 if path.from_condition else 1.0
+    wiener = tau if path.stochastic else 0.0
+    variance = (1 - tau) ** 2 * (source + wiener) + tau**2 * STD**2
+    covariance = tau * STD**2 - (1 - tau) * (source + wiener)
+    return variance, covariance, STD**2 + source + wiener
+
+
+def best_drift(path, condition):
+    """E[target | x_tau, c]."""
+
+    def drift(x_tau, tau):
+        tau = tau.reshape(tau.shape + (1,) * (x_tau.ndim - 1))
+        variance, covariance, _ = moments(path, tau)
+        start = condition if path.from_condition else 0.0
+        # at tau = 0 a source known exactly has variance 0, and x_tau is its mean
+        slope = covariance / jnp.where(variance == 0, 1.0, variance)
+        return mean_of(condition) - start + slope * (x_tau - (1 - tau) * start - tau * mean_of(condition))
+
+    return drift
+
+
+def batch(count, size, seed=0):
+    """Keys (count,) and conditions (count, size)."""
+    condition = np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
+    return jax.random.split(jax.random.key(seed), count), condition
+
+
+def sources(path, keys, condition):
+    """What the sampler starts from."""
+    return jax.vmap(lambda key, c: path.source(jax.random.split(key)[0], c))(keys, condition)
+
+
+# --- paths ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Curved(paths.Path):
+    """A path of other shares, as a fork would write it."""
+
+    def alpha(self, tau):
+        return jnp.cos(np.pi / 2 * tau)
+
+    def beta(self, tau):
+        return jnp.sin(np.pi / 2 * tau)
+
+    def gamma(self, tau):
+        return 0.3 * (1 - tau**2)
+
+
+ALL_PATHS = {**PATHS, "curved": Curved(stochastic=True), "curved_ode": Curved()}
+
+
+@pytest.mark.parametrize("name", ALL_PATHS)
+def test_the_target_is_the_derivative_of_the_path_with_the_wiener_process_held(name, x64):
+    path = ALL_PATHS[name]
+    z, x = np.random.default_rng(0).normal(size=(2, 5))
+    key, tau = jax.random.key(1), jnp.asarray(0.37)
+    n = jax.random.normal(key, x.shape, x.dtype)
+    transit, derivative = jax.jvp(lambda t: path.in_transit(key, z, x, t)[0], (tau,), (1.0,))
+    actual_transit, target = path.in_transit(key, z, x, tau)
+    gamma = path.gamma(tau) if path.stochastic else 0.0
+    expected = path.alpha(tau) * z + path.beta(tau) * x + gamma * np.sqrt(tau) * n
+    np.testing.assert_allclose(actual_transit, expected, rtol=1e-12)
+    # in all of d x_tau / d tau, W = sqrt(tau) n moves too: gamma n / (2 sqrt(tau)) more than the target
+    np.testing.assert_allclose(target, derivative - gamma * n / (2 * np.sqrt(tau)), rtol=1e-12)
+    np.testing.assert_allclose(transit, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_published_paths_have_the_published_targets_and_ends(name, x64):
+    path = PATHS[name]
+    z, x = np.random.default_rng(0).normal(size=(2, 5))
+    key, tau = jax.random.key(1), jnp.asarray(0.37)
+    wiener = np.sqrt(tau) * jax.random.normal(key, x.shape, x.dtype) if path.stochastic else 0.0
+    transit, target = path.in_transit(key, z, x, tau)
+    np.testing.assert_allclose(transit, (1 - tau) * z + tau * x + (1 - tau) * wiener, rtol=1e-12)
+    np.testing.assert_allclose(target, x - z - wiener, rtol=1e-12)
+    np.testing.assert_allclose(path.in_transit(key, z, x, jnp.asarray(0.0))[0], z, atol=1e-15)
+    np.testing.assert_allclose(path.in_transit(key, z, x, jnp.asarray(1.0))[0], x, atol=1e-15)
+
+
+def test_sources_are_the_condition_or_standard_normal():
+    keys, condition = batch(64, 256)
+    for name, path in PATHS.items():
+        z = np.asarray(sources(path, keys, condition))
+        if name == "interpolant_empirical":
+            np.testing.assert_array_equal(z, condition)
+        else:
+            assert abs(z.mean()) < MANY / np.sqrt(z.size)
+            assert abs(z.var() - 1) < MANY * np.sqrt(2 / z.size)
+            assert abs(np.mean(z * condition)) < MANY / np.sqrt(z.size)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_target_from_exact_data_is_the_target_as_the_guess_becomes_certain(name, x64):
+    path = PATHS[name]
+    z, x = np.random.default_rng(0).normal(size=(2, 3, 5))
+    tau = jnp.array([0.0, 0.4, 0.98])
+    transit, target = jax.vmap(path.in_transit)(jax.random.split(jax.random.key(0), 3), z, x, tau)
+    # the share of x_tau / tau in the guess of x is (scale tau / (1 - tau))^2, and errs by up to |target| / (1 - tau)
+    actual = path.target_from_data(x, transit, tau, scale=1e-6)
+    np.testing.assert_allclose(actual, target, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.4, 3.0])
+def test_target_from_data_is_the_target_of_the_precision_weighted_guess(scale, x64):
+    x_tau, data = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 1))
+    tau = np.array([0.1, 0.5, 0.99])
+    t = tau[:, None, None, None]
+    precision_data, precision_transit = scale**-2, (t / (1 - t)) ** 2
+    guess = (precision_data * data + precision_transit * x_tau / t) / (precision_data + precision_transit)
+    actual = PATHS["flow_matching"].target_from_data(data, x_tau, tau, scale)
+    np.testing.assert_allclose(actual, (guess - x_tau) / (1 - t), rtol=1e-10)
+    # and back: on every path x = x_tau + (1 - tau) target
+    np.testing.assert_allclose(x_tau + (1 - t) * actual, guess, rtol=1e-10)
+
+
+def test_target_from_the_conditional_mean_is_the_best_drift_at_the_scale_of_the_spread(x64):
+    path = PATHS["flow_matching"]
+    _, condition = batch(5, 8)
+    condition = condition.astype(float)
+    x_tau = np.random.default_rng(1).normal(size=(5, 8))
+    tau = jnp.array([0.0, 0.2, 0.6, 0.95, 1.0])  # finite at the end too
+    actual = path.target_from_data(mean_of(condition), x_tau, tau, scale=STD)
+    np.testing.assert_allclose(actual, best_drift(path, condition)(x_tau, tau), rtol=1e-12)
+
+
+# --- loss ---
+
+
+def draws_of_loss(path, count=2000, size=50):
+    """Keys, conditions and x | c."""
+    keys, condition = batch(count, size)
+    x = mean_of(condition) + STD * np.random.default_rng(1).normal(size=condition.shape).astype(np.float32)
+    return keys, condition, x
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_loss_of_the_best_drift_is_the_conditional_variance_and_no_other_is_lower(name):
+    path = PATHS[name]
+    keys, condition, x = draws_of_loss(path)
+    best = best_drift(path, condition)
+
+    @jax.jit
+    def loss(offset, slope):
+        return losses.transport_loss(path, lambda y, t: best(y, t) + offset + slope * y, keys, condition, x)
+
+    # E over tau of var(target) - cov^2 / var(x_tau), by the midpoint rule; for flow matching it is pi STD / 2
+    tau = (np.arange(4000) + 0.5) / 4000
+    variance, covariance, of_target = moments(path, tau)
+    curve = of_target - covariance**2 / variance
+    minimum = np.mean(curve)
+    if name == "flow_matching":
+        np.testing.assert_allclose(minimum, np.pi * STD / 2, rtol=1e-6)
+    # an example's entries share tau (spread of `curve`); given tau, squares of normals have twice the squared mean
+    error = np.sqrt((np.var(curve) + 2 * np.mean(curve**2) / condition.shape[1]) / len(keys))
+    lowest = float(loss(0.0, 0.0))
+    assert abs(lowest - minimum) < MANY * error
+    # the residual is orthogonal to all functions of x_tau, so a change g of the drift costs mean(g^2)
+    for offset, slope in [(0.1, 0.0), (-0.1, 0.0), (0.0, 0.1), (0.0, -0.1)]:
+        cost = float(loss(offset, slope)) - lowest
+        start = condition.mean() if path.from_condition else 0.0
+        square = np.mean(
+            variance + np.mean((1 - tau)[:, None] * start + tau[:, None] * mean_of(condition[:20]).ravel()) ** 2
+        )
+        expected = offset**2 + slope**2 * square
+        assert cost > 0
+        assert offset == 0 or abs(cost / expected - 1) < 2 * MANY * np.sqrt(minimum / condition.size) / abs(offset)
+
+
+def test_loss_of_an_example_depends_on_its_own_key_and_pair():
+    path = PATHS["interpolant_gaussian"]
+    keys, condition, x = draws_of_loss(path, count=8, size=6)
+    loss = jax.jit(lambda keys, c, x: losses.transport_loss(path, best_drift(path, c), keys, c, x))
+    parts = [loss(keys[i : i + 4], condition[i : i + 4], x[i : i + 4]) for i in (0, 4)]
+    whole = loss(keys, condition, x)
+    np.testing.assert_allclose(whole, np.mean(parts), rtol=1e-5)
+    np.testing.assert_allclose(loss(keys[::-1], condition[::-1], x[::-1]), whole, rtol=1e-5)
+    assert abs(loss(keys[::-1], condition, x) / whole - 1) > 1e-3
+
+
+# --- samplers ---
+
+
+def spread_of_flow_matching(steps):
+    """Deviation of Euler samples with the best drift, over STD: each step multiplies x - E x by 1 + h slope."""
+    tau = np.arange(steps) / steps
+    variance, covariance, _ = moments(PATHS["flow_matching"], tau)
+    return np.prod(1 + covariance / variance / steps) / STD
+
+
+def test_few_euler_steps_of_exact_flow_matching_lack_spread():
+    # trap 1, with the protocol's fractions; at two steps STD / (1 + STD^2)
+    fractions = {1: 0.0, 2: 0.24, 4: 0.53, 5: 0.61, 10: 0.78, 50: 0.95}
+    path = PATHS["flow_matching"]
+    keys, condition = batch(64, 64)
+    z = np.asarray(sources(path, keys, condition))
+    sample = jax.jit(lambda steps: samplers.sample(path, best_drift(path, condition), keys, condition, steps))
+    assert abs(spread_of_flow_matching(2) - STD / (1 + STD**2)) < 1e-12
+    for steps, fraction in fractions.items():
+        exact = spread_of_flow_matching(steps)
+        assert abs(exact - fraction) < 0.01
+        expected = mean_of(condition) + exact * STD * z
+        np.testing.assert_allclose(sample(steps), expected, atol=2e-6 * np.sqrt(steps))
+
+
+@pytest.mark.parametrize("name", ["interpolant_gaussian", "interpolant_empirical"])
+def test_interpolants_recover_mean_and_variance(name):
+    path, steps = PATHS[name], 200
+    keys, condition = batch(512, 64)
+    sample = jax.jit(lambda steps: samplers.sample(path, best_drift(path, condition), keys, condition, steps))
+    deviation = np.asarray(sample(steps) - mean_of(condition)) / STD
+
+    # the variance that Euler-Maruyama of this linear equation has, no noise in the last step
+    variance, covariance, _ = moments(path, np.arange(steps) / steps)
+    slope = covariance / np.where(variance == 0, 1.0, variance)
+    discrete = variance[0]
+    for k in range(steps):
+        noise = path.gamma(k / steps) ** 2 / steps if k < steps - 1 else 0.0
+        discrete = (1 + slope[k] / steps) ** 2 * discrete + noise
+    error = np.sqrt(2 / deviation.size)
+    assert abs(deviation.mean()) < MANY / np.sqrt(deviation.size)
+    assert abs(deviation.var() / (discrete / STD**2) - 1) < MANY * error
+    assert abs(discrete / STD**2 - 1) < 3 / (STD * steps)  # weak order one, stiffness 1 / STD at the end
+    # independent of the source and of the neighbours
+    assert abs(np.mean(deviation[:, 1:] * deviation[:, :-1])) < MANY / np.sqrt(deviation.size)
+    assert abs(np.mean(deviation[1:] * deviation[:-1])) < MANY / np.sqrt(deviation.size)
+
+
+@pytest.mark.parametrize("name", ["interpolant_gaussian", "interpolant_empirical"])
+def test_one_step_of_an_interpolant_is_the_source_moved_by_the_drift(name):
+    path = PATHS[name]
+    keys, condition = batch(4, 8)
+    drift = best_drift(path, condition)
+    z = sources(path, keys, condition)
+    expected = z + drift(z, jnp.zeros(4))
+    np.testing.assert_allclose(samplers.sample(path, drift, keys, condition, 1), expected, atol=1e-6)
+
+
+def test_an_interpolant_adds_noise_in_all_steps_but_the_last():
+    path = PATHS["interpolant_empirical"]
+    keys, condition = batch(256, 64)
+    for steps in (2, 3):
+        end = samplers.sample(path, lambda x, tau: 0 * x, keys, condition, steps)
+        # the sum of (1 - tau)^2 / steps over tau = 0, 1 / steps, ...; the last step's part would be 4 % of it at three
+        expected = sum((1 - k / steps) ** 2 / steps for k in range(steps - 1))
+        np.testing.assert_allclose(np.mean((end - condition) ** 2), expected, rtol=2 * np.sqrt(2 / condition.size))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_sample_depends_on_its_own_key_and_condition_only(name):
+    path = PATHS[name]
+    keys, condition = batch(6, 5)
+
+    @jax.jit
+    def sample(keys, condition):
+        return samplers.sample(path, best_drift(path, condition), keys, condition, 3)
+
+    whole = np.asarray(sample(keys, condition))
+    order = np.array([3, 0, 5, 1, 4, 2])
+    np.testing.assert_allclose(sample(keys[order], condition[order]), whole[order], rtol=1e-5)
+    parts = np.concatenate([sample(keys[i : i + 2], condition[i : i + 2]) for i in (0, 2, 4)])
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    if path.stochastic:
+        assert np.abs(sample(keys[order], condition) - whole).min(axis=1).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_traced_number_of_steps_gives_what_a_static_one_gives(name):
+    path = PATHS[name]
+    keys, condition = batch(4, 8)
+
+    def sample(steps):
+        return samplers.sample(path, best_drift(path, condition), keys, condition, steps)
+
+    traced = jax.jit(sample)
+    for steps in (1, 3, 7):
+        np.testing.assert_allclose(traced(steps), sample(steps), atol=1e-5)
+    assert traced._cache_size() == 1
+
+
+def test_a_static_number_of_steps_can_be_differentiated(x64):
+    path = PATHS["flow_matching"]
+    keys, condition = batch(4, 8)
+    condition = condition.astype(float)
+    z = sources(path, keys, condition)
+
+    def mean_square(slope):
+        return jnp.mean(samplers.sample(path, lambda x, tau: slope * x, keys, condition, 3) ** 2)
+
+    # x_3 = (1 + slope / 3)^3 z
+    expected = 2 * (1 + 0.5 / 3) ** 5 * jnp.mean(z**2)
+    np.testing.assert_allclose(jax.grad(mean_square)(0.5), expected, rtol=1e-12)
