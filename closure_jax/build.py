@@ -9,6 +9,7 @@ import ml_collections
 import optax
 
 from closure_jax import config as config_lib
+from closure_jax import validation
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.models import autoencoder, velocity_field
 from closure_jax.physics import flow as flow_lib
@@ -30,8 +31,8 @@ AUTOENCODERS: dict[str, Callable[[ConfigDict, int], tuple[nn.Module, nn.Module]]
 }
 """(config.autoencoder, field resolution) -> (encoder, decoder), by name."""
 
-NETWORKS: dict[str, Callable[[ConfigDict], nn.Module]] = {
-    "fourier": lambda net: velocity_field.FourierVelocityField(
+NETWORKS: dict[str, Callable[[ConfigDict, int], nn.Module]] = {
+    "fourier": lambda net, channels: velocity_field.FourierVelocityField(
         width=net.width,
         modes=net.modes,
         depth=net.depth,
@@ -39,11 +40,12 @@ NETWORKS: dict[str, Callable[[ConfigDict], nn.Module]] = {
         condition_depth=net.condition_depth,
         condition_gated=net.condition_gated,
         hidden=net.hidden,
+        channels=channels,
         time_features=net.time_features,
         time_scale=net.time_scale,
     ),
 }
-"""config.network -> module with `encode_condition` and `velocity`, by name."""
+"""(config.network, latent channels) -> module with `encode_condition` and `velocity`, by name."""
 
 SCHEDULES: dict[str, Callable[[ConfigDict], optax.Schedule]] = {
     "cosine": lambda t: optax.warmup_cosine_decay_schedule(
@@ -75,7 +77,7 @@ _CHOICES = {
 
 def validate(config: ConfigDict, latents: Iterable[str]) -> None:
     """Raises UserError, in one line, for the first impossible value; `latents` are the names of latent spaces."""
-    config_lib.validate(config, _CHOICES | {"latent.kind": latents})
+    validation.validate(config, _CHOICES | {"latent.kind": latents})
 
 
 def solver_flow(config: ConfigDict) -> flow_lib.KolmogorovFlow:
@@ -125,7 +127,7 @@ def autoencoder_pair(config: ConfigDict) -> tuple[nn.Module, nn.Module]:
 
 def network(config: ConfigDict) -> nn.Module:
     """The transport network."""
-    return NETWORKS[config.network.kind](config.network)
+    return NETWORKS[config.network.kind](config.network, config.autoencoder.latent_channels)
 
 
 def path(config: ConfigDict) -> paths.Path:

@@ -1,4 +1,4 @@
-"""The configuration: every field with its published value, the presets, overrides and validation.
+"""The configuration: loading an experiment, overrides, and its forms as text and JSON.
 
 `base(preset)` returns a plain ml_collections ConfigDict; an experiment changes what differs. `build.py` turns it into objects;
 physics, models, transport and latent take what they need by name and never see it.
@@ -7,17 +7,17 @@ physics, models, transport and latent take what they need by name and never see 
 import ast
 import difflib
 import importlib.util
-import math
 import pathlib
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_collections
 
+from closure_jax import presets
 from closure_jax.errors import UserError
 
-PRESETS = ("paper", "small", "tiny")
+PRESETS = tuple(presets.CHANGES)
 
 
 def base(preset: str = "paper") -> ml_collections.ConfigDict:
@@ -29,190 +29,12 @@ def base(preset: str = "paper") -> ml_collections.ConfigDict:
       UserError: unknown preset.
     """
     if preset not in PRESETS:
-        raise UserError(f"preset '{preset}' is unknown: expected {', '.join(PRESETS)}{_nearest(preset, PRESETS)}")
-    config = _paper()
+        raise UserError(f"preset '{preset}' is unknown: expected {', '.join(PRESETS)}{nearest(preset, PRESETS)}")
+    config = presets.paper()
     config.preset = preset
-    for field, value in {"paper": {}, "small": _SMALL, "tiny": _TINY}[preset].items():
+    for field, value in presets.CHANGES[preset].items():
         _assign(config, field, value)
     return config
-
-
-def _paper() -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "experiment": "",
-            "preset": "",
-            "seed": 0,
-            "flow": {  # arXiv 2602.17089, section 2; equations in physics/flow.py and physics/noise.py
-                "kind": "kolmogorov",
-                "resolution": 256,
-                "domain_length": 1.0,
-                "viscosity": 1e-3,
-                "dt": 1e-3,
-                "forcing_amplitude": 0.1,
-                "forcing_wavenumber": 1,
-                "noise_sigma": 5e-5,
-                "noise_kappa": 10.0,
-                "noise_alpha": 0.005,
-                "initial_alpha": 2.5,
-                "initial_tau": 7.0,
-            },
-            "data": {
-                "path": "",  # an existing file, ours or in the authors' layout; empty: simulate
-                "trajectories": 100,
-                "test_trajectories": 10,
-                "resolution": 64,
-                "burn_in": 20.0,
-                "end": 40.0,
-                "snapshot_every": 100,  # steps
-                "chunk": 50,  # trajectories simulated together
-            },
-            "autoencoder": {
-                "kind": "published",
-                "latent_resolution": 16,
-                "latent_channels": 1,
-                "width": 64,
-                "blocks": 1,
-                "batch_size": 100,
-                "steps": 162_000,  # 1000 epochs of 16,200 fields
-                "learning_rate": 1e-3,
-                "schedule": "plateau",
-                "decay_every": 4860,  # steps; for plateau the patience, 30 epochs
-                "decay_factor": 0.8,
-                "warmup_steps": 0,
-                "clip_norm": 0.0,
-                "ema_decay": 0.0,
-            },
-            "latent": {
-                "kind": "ga",
-                "ga": {
-                    "weight": 1e-3,
-                    "zeta": 1.0,
-                    "scale": "neighbourhood",  # or "published", which is inert: see latent/geometry_aware.py
-                    "knn": 10,
-                    "diffusion_time": 10,
-                    "components": 100,
-                    "landmarks": 2000,
-                },
-            },
-            "network": {
-                "kind": "fourier",
-                "prediction": "target",  # what the network puts out: the path's target, or the data itself
-                "width": 20,
-                "modes": 4,
-                "depth": 4,
-                "condition_width": 20,
-                "condition_depth": 4,
-                "condition_gated": False,
-                "hidden": 128,
-                "time_features": 256,
-                "time_scale": 30.0,
-            },
-            "transport": {
-                "process": "flow_matching",
-                "batch_size": 100,
-                "steps": 162_000,
-                "learning_rate": 1e-3,
-                "schedule": "step",
-                "decay_every": 16_200,  # 100 epochs
-                "decay_factor": 0.5,
-                "warmup_steps": 0,
-                "clip_norm": 0.0,
-                "ema_decay": 0.999,
-            },
-            "sampler": {"steps": 10},
-            "training": {"log_every": 50, "checkpoint_every": 1000, "validation_fields": 256},
-            "evaluation": {
-                "states": 64,
-                "samples": 100,
-                "steps": (1, 2, 5, 10, 50),
-                "rollout_states": 10,
-                "rollout_members": 100,
-                "rollout_start": 30.0,
-                "rollout_time": 20.0,
-                "rollout_sampler_steps": 2,
-                "rollout_hold": 5,
-                "rollout_white_noise": 5e-5,
-            },
-        }
-    )
-
-
-_SMALL = {
-    "flow.resolution": 64,
-    "data.trajectories": 48,
-    "data.test_trajectories": 8,
-    "data.chunk": 48,
-    "autoencoder.kind": "compact",
-    "autoencoder.width": 32,
-    "autoencoder.blocks": 3,
-    "autoencoder.batch_size": 32,
-    "autoencoder.steps": 300,
-    "autoencoder.learning_rate": 2e-3,
-    "autoencoder.schedule": "cosine",
-    "autoencoder.warmup_steps": 20,
-    "autoencoder.clip_norm": 1.0,
-    "network.prediction": "data",
-    "network.width": 12,
-    "network.depth": 2,
-    "network.condition_width": 24,
-    "network.condition_depth": 3,
-    "network.condition_gated": True,
-    "network.modes": 8,
-    "network.hidden": 64,
-    "network.time_scale": 1.0,
-    "transport.batch_size": 32,
-    "transport.steps": 3000,
-    "transport.learning_rate": 3e-3,
-    "transport.schedule": "cosine",
-    "transport.warmup_steps": 50,
-    "transport.clip_norm": 1.0,
-    "transport.ema_decay": 0.99,
-    "training.log_every": 20,
-    "training.checkpoint_every": 200,
-    "evaluation.samples": 64,
-    "evaluation.rollout_states": 2,
-    "evaluation.rollout_members": 16,
-    "evaluation.rollout_time": 10.0,
-    "evaluation.rollout_sampler_steps": 4,
-    "evaluation.rollout_white_noise": 0.0,
-}
-
-_TINY = _SMALL | {
-    "flow.resolution": 32,
-    "data.resolution": 32,
-    "data.trajectories": 8,
-    "data.test_trajectories": 2,
-    "data.chunk": 8,
-    "data.burn_in": 1.0,
-    "data.end": 3.0,
-    "data.snapshot_every": 50,
-    "autoencoder.latent_resolution": 8,
-    "autoencoder.width": 8,
-    "autoencoder.blocks": 1,
-    "autoencoder.batch_size": 16,
-    "autoencoder.steps": 40,
-    "autoencoder.warmup_steps": 5,
-    "latent.ga.components": 20,
-    "network.width": 8,
-    "network.condition_width": 8,
-    "network.modes": 4,
-    "network.depth": 1,
-    "network.condition_depth": 1,
-    "network.hidden": 16,
-    "network.time_features": 32,
-    "transport.batch_size": 16,
-    "transport.steps": 60,
-    "transport.warmup_steps": 5,
-    "training.log_every": 5,
-    "training.checkpoint_every": 20,
-    "training.validation_fields": 32,
-    "evaluation.states": 4,
-    "evaluation.samples": 8,
-    "evaluation.rollout_members": 4,
-    "evaluation.rollout_start": 1.5,
-    "evaluation.rollout_time": 1.0,
-}
 
 
 # --- loading and overriding ------------------------------------------------------------------------------------------
@@ -239,7 +61,7 @@ def load(spec: str, default_preset: str = "paper") -> ml_collections.ConfigDict:
         config = module.get_config(preset or default_preset)
     except UserError:
         raise
-    except Exception as error:  # the experiment is the user's own file
+    except (Exception, SystemExit) as error:  # the experiment is the user's own file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else 0)
         reason = " ".join(str(error).split())
@@ -262,7 +84,7 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[str]) -> N
     for assignment in assignments:
         field, equals, text = assignment.partition("=")
         if field not in known:
-            hint = _nearest(field, known)
+            hint = nearest(field, known)
             raise UserError(f"--config.{field}: no such field{hint}; --dry_run prints all fields")
         if not equals:
             raise UserError(f"--config.{field} has no value: expected --config.{field}=VALUE, now {known[field]!r}")
@@ -299,13 +121,36 @@ def from_dict(stored: dict[str, Any]) -> ml_collections.ConfigDict:
     Raises:
       UserError: a field that this version does not know.
     """
+    if not isinstance(stored, dict):
+        raise UserError(f"stored configuration is a {type(stored).__name__}: expected an object of fields")
     config = base(stored.get("preset", "paper"))
     known = dict(fields(config))
-    for field, value in fields(ml_collections.ConfigDict(stored)):
+    for field, value in _leaves(stored):
         if field not in known:
             raise UserError(f"stored configuration has the field '{field}', unknown to this version: train again")
-        _assign(config, field, tuple(value) if isinstance(value, list | tuple) else value)
+        _assign(config, field, typed(field, tuple(value) if isinstance(value, list) else value, known[field]))
     return config
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def typed(field: str, value: Any, like: Any) -> Any:
+    """`value` with the type of `like`; a whole number may stand for a float.
+
+    Raises:
+      UserError: it has another type.
+    """
+    if type(like) is float and type(value) is int:
+        value = float(value)
+    if type(value) is not type(like) or (type(like) is tuple and not all(type(one) is int for one in value)):
+        raise UserError(f"--config.{field}={value!r} is a {type(value).__name__}: expected one like {like!r}")
+    return value
 
 
 def _assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
@@ -315,7 +160,8 @@ def _assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
     config[leaf] = value
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; the nearest is ..." for a name that is not among the known ones; empty where none is near."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     if not close:  # the leaf may be right and the path wrong
@@ -346,143 +192,3 @@ def _parse(field: str, text: str, current: Any) -> Any:
     except (ValueError, KeyError, SyntaxError, OverflowError, TypeError):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", tuple: "whole numbers like 1,10,50"}
         raise UserError(f"--config.{field}={text} is not {wanted[kind]}: expected one like {current!r}") from None
-
-
-# --- validation ------------------------------------------------------------------------------------------------------
-
-Rule = tuple[Callable[[Any], bool], str]
-_POSITIVE: Rule = (lambda v: v > 0, "a number above 0")
-_NON_NEGATIVE: Rule = (lambda v: v >= 0, "a number that is not negative")
-_FRACTION: Rule = (lambda v: 0 <= v < 1, "a number from 0 up to, not including, 1")
-_AT_LEAST_TWO: Rule = (lambda v: v >= 2, "a whole number of at least 2")
-_EVEN: Rule = (lambda v: v >= 8 and v % 2 == 0, "an even whole number of at least 8")
-
-_RULES: dict[str, Rule] = {
-    "flow.resolution": _EVEN,
-    "data.resolution": _EVEN,
-    "data.trajectories": (lambda v: v >= 3, "a whole number of at least 3 (train, validation, test)"),
-    "data.test_trajectories": _POSITIVE,
-    "data.burn_in": _NON_NEGATIVE,
-    "flow.noise_sigma": _NON_NEGATIVE,
-    "flow.forcing_amplitude": (math.isfinite, "a finite number"),
-    "flow.initial_tau": _POSITIVE,
-    "seed": (lambda v: 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
-    "autoencoder.clip_norm": _NON_NEGATIVE,
-    "transport.clip_norm": _NON_NEGATIVE,
-    "autoencoder.warmup_steps": _NON_NEGATIVE,
-    "transport.warmup_steps": _NON_NEGATIVE,
-    "autoencoder.ema_decay": _FRACTION,
-    "transport.ema_decay": _FRACTION,
-    "autoencoder.batch_size": _AT_LEAST_TWO,
-    "latent.ga.weight": _NON_NEGATIVE,
-    "latent.ga.zeta": _NON_NEGATIVE,
-    "evaluation.samples": _AT_LEAST_TWO,
-    "evaluation.rollout_members": _AT_LEAST_TWO,
-    "evaluation.rollout_start": _NON_NEGATIVE,
-    "evaluation.rollout_white_noise": _NON_NEGATIVE,
-    "evaluation.steps": (lambda v: len(v) > 0 and min(v) > 0, "at least one number of sampler steps, all above 0"),
-}
-
-
-def validate(config: ml_collections.ConfigDict, choices: dict[str, Iterable[str]]) -> None:
-    """Checks every field, then what fields demand of each other.
-
-    Args:
-      config: resolved configuration.
-      choices: allowed texts by field, e.g. {"transport.process": PROCESSES}; given by the caller, who knows the registries.
-    Raises:
-      UserError: the first impossible value, in one line.
-    """
-    for field, value in fields(config):
-        if field in choices:
-            if value not in choices[field]:
-                expected = ", ".join(sorted(choices[field]))
-                raise UserError(
-                    f"--config.{field}={value}: expected one of {expected}{_nearest(value, choices[field])}"
-                )
-            continue
-        if isinstance(value, str | bool):
-            continue
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(math.isfinite(number) for number in numbers):
-            raise UserError(f"--config.{field}={value} is not finite: expected a finite number")
-        holds, expected = _RULES.get(field, _POSITIVE)
-        if not holds(value):
-            raise UserError(f"--config.{field}={value}: expected {expected}")
-    for holds, message in _relations(config):
-        if not holds:
-            raise UserError(message)
-
-
-def _relations(c: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
-    flow, data, ae, ev = c.flow, c.data, c.autoencoder, c.evaluation
-    interval = data.snapshot_every * flow.dt
-    train = data.trajectories - data.test_trajectories
-    snapshots = (data.end - data.burn_in) / interval
-    rollout_steps = round(1.0 / flow.dt)
-    return [
-        (
-            train >= 2,
-            f"--config.data.test_trajectories={data.test_trajectories}: expected at most data.trajectories - 2 ="
-            f" {data.trajectories - 2} (one to train on, one to validate)",
-        ),
-        (
-            data.path != "" or flow.resolution % data.resolution == 0,
-            f"--config.data.resolution={data.resolution} does not divide flow.resolution = {flow.resolution}:"
-            " expected a divisor, since every n-th point is stored",
-        ),
-        (
-            data.resolution % ae.latent_resolution == 0 and data.resolution > ae.latent_resolution,
-            f"--config.autoencoder.latent_resolution={ae.latent_resolution} does not divide data.resolution ="
-            f" {data.resolution}: expected a smaller divisor, such as {data.resolution // 4}",
-        ),
-        (
-            ae.kind != "published" or data.resolution == 4 * ae.latent_resolution,
-            f"--config.autoencoder.latent_resolution={ae.latent_resolution}: the published autoencoder halves twice,"
-            f" expected data.resolution / 4 = {data.resolution // 4}",
-        ),
-        (
-            2 * c.network.modes <= ae.latent_resolution,
-            f"--config.network.modes={c.network.modes}: expected at most half of autoencoder.latent_resolution ="
-            f" {ae.latent_resolution}",
-        ),
-        (
-            data.burn_in < data.end,
-            f"--config.data.burn_in={data.burn_in}: expected less than data.end = {data.end}",
-        ),
-        (
-            snapshots >= 2,
-            f"--config.data.snapshot_every={data.snapshot_every}: expected at least 2 snapshots between"
-            f" data.burn_in = {data.burn_in} and data.end = {data.end}",
-        ),
-        (
-            abs(snapshots - round(snapshots)) < 1e-6
-            and abs(data.burn_in / interval - round(data.burn_in / interval)) < 1e-6,
-            f"--config.data.snapshot_every={data.snapshot_every}: expected data.burn_in = {data.burn_in} and data.end ="
-            f" {data.end} to be whole multiples of snapshot_every * flow.dt = {interval:g}",
-        ),
-        (
-            c.training.checkpoint_every % c.training.log_every == 0,
-            f"--config.training.checkpoint_every={c.training.checkpoint_every}: expected a multiple of training.log_every ="
-            f" {c.training.log_every}",
-        ),
-        (
-            abs(rollout_steps * flow.dt - 1) < 1e-6 and rollout_steps % ev.rollout_hold == 0,
-            f"--config.evaluation.rollout_hold={ev.rollout_hold}: expected a divisor of the steps in one time unit,"
-            f" 1 / flow.dt = {1 / flow.dt:g}",
-        ),
-        (
-            abs(ev.rollout_time - round(ev.rollout_time)) < 1e-6,
-            f"--config.evaluation.rollout_time={ev.rollout_time}: expected a whole number of time units",
-        ),
-        (
-            data.burn_in < ev.rollout_start + 1e-9 <= data.end + 2e-9,
-            f"--config.evaluation.rollout_start={ev.rollout_start}: expected a stored time, after data.burn_in ="
-            f" {data.burn_in} and up to data.end = {data.end}",
-        ),
-        (
-            ev.rollout_states <= data.test_trajectories,
-            f"--config.evaluation.rollout_states={ev.rollout_states}: expected at most data.test_trajectories ="
-            f" {data.test_trajectories}",
-        ),
-    ]

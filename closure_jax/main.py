@@ -67,31 +67,39 @@ def data_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
 
 
-def obtain_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib.Dataset:
-    """The dataset: the given file, the one made before, or a new one."""
-    simulation = build.simulation(config)
-    times = simulation.snapshot_times()
-    interval = config.data.snapshot_every * config.flow.dt
-    if config.data.path:
-        path = pathlib.Path(config.data.path)
-        print(f"data: {path}")
-    else:
-        path = data_folder() / simulation.file_name()
-        with dataset_lib.exclusive(path):
-            if path.is_file():
-                print(f"data: already simulated, {path}")
-            else:
-                count = simulation.trajectories
-                print(
-                    f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}"
-                )
-                with work.timed("data"):
-                    dataset_lib.generate(simulation, path)
-    dataset = dataset_lib.load(path, len(times), interval, config.data.burn_in)
-    size = dataset.vorticity["train"].shape[-1]
+def given_data(config: ml_collections.ConfigDict) -> dataset_lib.Dataset:
+    """The dataset of --config.data.path, checked before anything is written."""
+    path = pathlib.Path(config.data.path)
+    print(f"data: {path}")
+    dataset = _load(config, path)
+    size, tests = dataset.vorticity["test"].shape[-1], len(dataset.vorticity["test"])
     if size != config.data.resolution:
         raise UserError(f"data file '{path}' holds {size}^2 fields: expected --config.data.resolution={size}")
+    if tests < config.evaluation.rollout_states:
+        raise UserError(
+            f"data file '{path}' holds {tests} test trajectories: expected --config.evaluation.rollout_states={tests} or less"
+        )
     return dataset
+
+
+def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib.Dataset:
+    """The dataset of the configuration: made before, or now."""
+    simulation = build.simulation(config)
+    path = data_folder() / simulation.file_name()
+    with dataset_lib.exclusive(path):
+        if path.is_file():
+            print(f"data: already simulated, {path}")
+        else:
+            count = simulation.trajectories
+            print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
+            with work.timed("data"):
+                dataset_lib.generate(simulation, path)
+    return _load(config, path)
+
+
+def _load(config: ml_collections.ConfigDict, path: pathlib.Path) -> dataset_lib.Dataset:
+    snapshots = len(build.simulation(config).snapshot_times())
+    return dataset_lib.load(path, snapshots, config.data.snapshot_every * config.flow.dt, config.data.burn_in)
 
 
 def revision() -> str:
@@ -127,8 +135,10 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
     from closure_jax.evaluation import evaluate
     from closure_jax.training import phases
 
+    given = given_data(config) if config.data.path else None
+    data_folder().mkdir(parents=True, exist_ok=True)
     with work.lock():
-        dataset = obtain_data(config, work)
+        dataset = given or simulated_data(config, work)
         facts = provenance(dataset)
         if mode == "evaluate":
             model = StochasticClosure.load(work.path).replace(steps=config.sampler.steps)
@@ -158,11 +168,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(cost.summary(config))
             return 0
+        if options.mode == "evaluate":
+            work.checkpoints("closure").require()
         run(config, work, options.mode)
     except UserError as error:
-        print(f"closure_jax: error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        return _refuse(
+            f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
+        )
     except KeyboardInterrupt:
         print("closure_jax: stopped; the same command continues", file=sys.stderr)
         return 130
     return 0
+
+
+def _refuse(message: str) -> int:
+    print("closure_jax: error: " + " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -65,12 +65,20 @@ class WorkDir:
             raise UserError(f"work directory '{self.path}' has no config.json: expected the folder of a run")
         try:
             return config_lib.from_dict(json.loads(file.read_text()))
-        except json.JSONDecodeError as error:
-            raise UserError(f"'{file}' is not JSON ({error}): restore it, or train into another --workdir") from None
+        except (ValueError, UserError) as error:
+            raise UserError(
+                f"'{file}' is spoilt ({error}): expected it as it was; restore it, or take another --workdir"
+            ) from None
 
     def check(self, config: ml_collections.ConfigDict) -> None:
         """Raises UserError where the folder holds a run of another configuration; writes nothing."""
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} can't be used ({error.strerror}): expected a folder of yours"
+            ) from None
+        if is_file:
             raise UserError(f"--workdir={self.path} is a file: expected a folder")
         if not (self.path / "config.json").exists():
             return
@@ -200,7 +208,7 @@ class Checkpoints:
     """Orbax checkpoints of one phase, saved in the background; the newest two are kept."""
 
     def __init__(self, path: pathlib.Path):
-        self._path = path.absolute()
+        self._path, self._folder = path.absolute(), path.parent.parent
         self._manager: ocp.CheckpointManager | None = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -213,6 +221,19 @@ class Checkpoints:
         """Newest finished step, or None."""
         return self._open().latest_step() if self._path.is_dir() else None
 
+    def require(self) -> int:
+        """Newest finished step.
+
+        Raises:
+          UserError: there is none.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(
+                f"'{self._path.name}' has no checkpoint in '{self._folder}': expected a run that has ended; train it"
+            )
+        return step
+
     def save(self, step: int, tree: Any) -> None:
         """Copies the tree to the host and writes it in the background."""
         self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
@@ -223,16 +244,14 @@ class Checkpoints:
         Raises:
           UserError: there is none, or its structure is another.
         """
-        step = self.latest()
-        if step is None:
-            raise UserError(f"'{self._path.name}' has no checkpoint in '{self._path.parent.parent}': train it first")
+        step = self.require()
         like = jax.device_get(template)
         try:
             return self._open().restore(step, args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"checkpoint {step} of '{self._path.name}' in '{self._path.parent.parent}' can't be read ({reason}):"
+                f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
                 " delete that step's folder to go on from an earlier one"
             ) from None
 

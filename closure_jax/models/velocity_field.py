@@ -44,6 +44,7 @@ class FourierVelocityField(nn.Module):
     condition_depth: int = 4
     condition_gated: bool = False
     hidden: int = 128
+    channels: int = 1
     time_features: int = 256
     time_scale: float = 30.0
 
@@ -55,14 +56,14 @@ class FourierVelocityField(nn.Module):
         self.time_embedding = layers.TimeEmbedding(self.time_features, self.time_features, self.time_scale)
         self.mix = [layers.dense(self.width + self.condition_width) for _ in range(2)]
         self.hidden_layer = layers.dense(self.hidden)
-        self.output_layer = nn.Dense(1, kernel_init=nn.initializers.zeros)
+        self.output_layer = nn.Dense(self.channels, kernel_init=nn.initializers.zeros)
 
     def encode_condition(self, condition: jax.Array) -> jax.Array:
         """(batch, r, r, c) -> features (batch, r, r, condition_width)."""
         return self.condition_branch(condition)
 
     def velocity(self, x_tau: jax.Array, tau: jax.Array, features: jax.Array) -> jax.Array:
-        """State (batch, r, r, 1), time (batch,) and the condition's features -> (batch, r, r, 1)."""
+        """State (batch, r, r, c), time (batch,) and the condition's features -> (batch, r, r, channels)."""
         h = jnp.concatenate([self.state_branch(x_tau, self.time_embedding(tau)), features], axis=-1)
         for layer in self.mix:
             h = nn.gelu(layer(h))

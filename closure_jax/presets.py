@@ -1,0 +1,187 @@
+"""Every field of the configuration with its published value, and what the smaller presets change."""
+
+from typing import Any
+
+import ml_collections
+
+
+def paper() -> ml_collections.ConfigDict:
+    """Every field, with its published value where there is one."""
+    return ml_collections.ConfigDict(
+        {
+            "experiment": "",
+            "preset": "",
+            "seed": 0,
+            "flow": {  # arXiv 2602.17089, section 2; equations in physics/flow.py and physics/noise.py
+                "kind": "kolmogorov",
+                "resolution": 256,
+                "domain_length": 1.0,
+                "viscosity": 1e-3,
+                "dt": 1e-3,
+                "forcing_amplitude": 0.1,
+                "forcing_wavenumber": 1,
+                "noise_sigma": 5e-5,
+                "noise_kappa": 10.0,
+                "noise_alpha": 0.005,
+                "initial_alpha": 2.5,
+                "initial_tau": 7.0,
+            },
+            "data": {
+                "path": "",  # an existing file, ours or in the authors' layout; empty: simulate
+                "trajectories": 100,
+                "test_trajectories": 10,
+                "resolution": 64,
+                "burn_in": 20.0,
+                "end": 40.0,
+                "snapshot_every": 100,  # steps
+                "chunk": 50,  # trajectories simulated together
+            },
+            "autoencoder": {
+                "kind": "published",
+                "latent_resolution": 16,
+                "latent_channels": 1,
+                "width": 64,
+                "blocks": 1,
+                "batch_size": 100,
+                "steps": 162_000,  # 1000 epochs of 16,200 fields
+                "learning_rate": 1e-3,
+                "schedule": "plateau",
+                "decay_every": 4860,  # steps; for plateau the patience, 30 epochs
+                "decay_factor": 0.8,
+                "warmup_steps": 0,
+                "clip_norm": 0.0,
+                "ema_decay": 0.0,
+            },
+            "latent": {
+                "kind": "ga",
+                "ga": {
+                    "weight": 1e-3,
+                    "zeta": 1.0,
+                    "scale": "neighbourhood",  # or "published", which is inert: see latent/geometry_aware.py
+                    "knn": 10,
+                    "diffusion_time": 10,
+                    "components": 100,
+                    "landmarks": 2000,
+                },
+            },
+            "network": {
+                "kind": "fourier",
+                "prediction": "target",  # what the network puts out: the path's target, or the data itself
+                "width": 20,
+                "modes": 4,
+                "depth": 4,
+                "condition_width": 20,
+                "condition_depth": 4,
+                "condition_gated": False,
+                "hidden": 128,
+                "time_features": 256,
+                "time_scale": 30.0,
+            },
+            "transport": {
+                "process": "flow_matching",
+                "batch_size": 100,
+                "steps": 162_000,
+                "learning_rate": 1e-3,
+                "schedule": "step",
+                "decay_every": 16_200,  # 100 epochs
+                "decay_factor": 0.5,
+                "warmup_steps": 0,
+                "clip_norm": 0.0,
+                "ema_decay": 0.999,
+            },
+            "sampler": {"steps": 10},
+            "training": {"log_every": 50, "checkpoint_every": 1000, "validation_fields": 256},
+            "evaluation": {
+                "states": 64,
+                "samples": 100,
+                "steps": (1, 2, 5, 10, 50),
+                "rollout_states": 10,
+                "rollout_members": 100,
+                "rollout_start": 30.0,
+                "rollout_time": 20.0,
+                "rollout_sampler_steps": 2,
+                "rollout_hold": 5,
+                "rollout_white_noise": 5e-5,
+            },
+        }
+    )
+
+
+_SMALL = {
+    "flow.resolution": 64,
+    "data.trajectories": 48,
+    "data.test_trajectories": 8,
+    "data.chunk": 48,
+    "autoencoder.kind": "compact",
+    "autoencoder.width": 32,
+    "autoencoder.blocks": 3,
+    "autoencoder.batch_size": 32,
+    "autoencoder.steps": 300,
+    "autoencoder.learning_rate": 2e-3,
+    "autoencoder.schedule": "cosine",
+    "autoencoder.warmup_steps": 20,
+    "autoencoder.clip_norm": 1.0,
+    "network.prediction": "data",
+    "network.width": 12,
+    "network.depth": 2,
+    "network.condition_width": 24,
+    "network.condition_depth": 3,
+    "network.condition_gated": True,
+    "network.modes": 8,
+    "network.hidden": 64,
+    "network.time_scale": 1.0,
+    "transport.batch_size": 32,
+    "transport.steps": 3000,
+    "transport.learning_rate": 3e-3,
+    "transport.schedule": "cosine",
+    "transport.warmup_steps": 50,
+    "transport.clip_norm": 1.0,
+    "transport.ema_decay": 0.99,
+    "training.log_every": 20,
+    "training.checkpoint_every": 200,
+    "evaluation.samples": 64,
+    "evaluation.rollout_states": 2,
+    "evaluation.rollout_members": 16,
+    "evaluation.rollout_time": 10.0,
+    "evaluation.rollout_sampler_steps": 4,
+    "evaluation.rollout_white_noise": 0.0,
+}
+
+_TINY = _SMALL | {
+    "flow.resolution": 32,
+    "data.resolution": 32,
+    "data.trajectories": 8,
+    "data.test_trajectories": 2,
+    "data.chunk": 8,
+    "data.burn_in": 1.0,
+    "data.end": 3.0,
+    "data.snapshot_every": 50,
+    "autoencoder.latent_resolution": 8,
+    "autoencoder.width": 8,
+    "autoencoder.blocks": 1,
+    "autoencoder.batch_size": 16,
+    "autoencoder.steps": 40,
+    "autoencoder.warmup_steps": 5,
+    "latent.ga.components": 20,
+    "network.width": 8,
+    "network.condition_width": 8,
+    "network.modes": 4,
+    "network.depth": 1,
+    "network.condition_depth": 1,
+    "network.hidden": 16,
+    "network.time_features": 32,
+    "transport.batch_size": 16,
+    "transport.steps": 60,
+    "transport.warmup_steps": 5,
+    "training.log_every": 5,
+    "training.checkpoint_every": 20,
+    "training.validation_fields": 32,
+    "evaluation.states": 4,
+    "evaluation.samples": 8,
+    "evaluation.rollout_members": 4,
+    "evaluation.rollout_start": 1.5,
+    "evaluation.rollout_time": 1.0,
+}
+
+CHANGES: dict[str, dict[str, Any]] = {"paper": {}, "small": _SMALL, "tiny": _TINY}
+"""Presets by name: what each changes of `paper`, by dotted field."""
