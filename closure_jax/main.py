@@ -136,7 +136,10 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
     from closure_jax.training import phases
 
     given = given_data(config) if config.data.path else None
-    data_folder().mkdir(parents=True, exist_ok=True)
+    if data_folder().exists() and not data_folder().is_dir():
+        raise UserError(
+            f"data folder '{data_folder()}' is a file: expected a folder, or another one in CLOSURE_JAX_DATA"
+        )
     with work.lock():
         dataset = given or simulated_data(config, work)
         facts = provenance(dataset)

@@ -150,7 +150,7 @@ class WorkDir:
         """The lines of metrics.jsonl that belong to `phase`."""
         file = self.path / "metrics.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
-        return [record for record in map(json.loads, lines) if record["phase"] == phase]
+        return [record for record in map(_record, lines) if record is not None and record["phase"] == phase]
 
     def results(self) -> dict[str, Any] | None:
         """results.json, or None."""
@@ -168,6 +168,15 @@ class WorkDir:
         return Checkpoints(self.path / "checkpoints" / phase)
 
 
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for the cut last line of a killed run."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and "phase" in record and "step" in record else None
+
+
 class MetricsLog:
     """metrics.jsonl and TensorBoard files, one record each call."""
 
@@ -176,21 +185,17 @@ class MetricsLog:
 
         self.phase = phase
         file = path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        kept = [line for line in lines if self._keep(line, start)]
-        if kept != lines:
+        text = file.read_text() if file.is_file() else ""
+        kept = "".join(line + "\n" for line in text.splitlines() if self._keep(_record(line), start))
+        if kept != text:
             partial = file.with_name("metrics.jsonl.partial")
-            partial.write_text("".join(line + "\n" for line in kept))
+            partial.write_text(kept)
             os.replace(partial, file)
         self._file = open(file, "a", buffering=1)  # noqa: SIM115
         self._board = tensorboardX.SummaryWriter(str(path / "tensorboard" / phase), purge_step=start or None)
 
-    def _keep(self, line: str, start: int) -> bool:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a killed run
-            return False
-        return record["phase"] != self.phase or record["step"] <= start
+    def _keep(self, record: dict[str, Any] | None, start: int) -> bool:
+        return record is not None and (record["phase"] != self.phase or record["step"] <= start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: phase, step, values."""
@@ -247,13 +252,18 @@ class Checkpoints:
         step = self.require()
         like = jax.device_get(template)
         try:
-            return self._open().restore(step, args=ocp.args.StandardRestore(like))
+            tree = self._open().restore(step, args=ocp.args.StandardRestore(like))
+            shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
+            different = [pair for pair in shapes if pair[0] != pair[1]]
+            if different:
+                raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
         except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
                 f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
                 " delete that step's folder to go on from an earlier one"
             ) from None
+        return tree
 
     def close(self) -> None:
         """Waits for writes in the background."""

@@ -163,6 +163,11 @@ def test_a_mistake_in_an_experiment_is_refused(capsys, tmp_path, text, named):
     assert str(file) in line or "--config." in line
 
 
+def test_a_mistake_is_found_in_a_file_that_is_named_from_here(capsys, folder):
+    (folder / "mine.py").write_text(BASE + "    raise ValueError('no')\n")
+    assert "'mine.py', line 4: ValueError: no" in refused(capsys, "--config=mine.py:tiny")
+
+
 def test_an_experiment_is_named_after_its_file(tmp_path):
     (tmp_path / "mine.py").write_text(BASE + "    return c\n")
     assert config.load(f"{tmp_path / 'mine.py'}:tiny").experiment == "mine"

@@ -288,7 +288,9 @@ IMPOSSIBLE = [
     ("paper", ["autoencoder.latent_resolution=8"], "autoencoder.latent_resolution", "8"),
     ("paper", ["autoencoder.width=20"], "autoencoder.width", "20"),
     ("paper", ["autoencoder.width=1"], "autoencoder.width", "1"),
+    ("paper", ["autoencoder.width=48"], "autoencoder.width", "48"),
     ("paper", ["autoencoder.decay_factor=1.5"], "autoencoder.decay_factor", "1.5"),
+    ("paper", ["autoencoder.decay_factor=1"], "autoencoder.decay_factor", "1.0"),
     ("tiny", ["network.modes=5"], "network.modes", "5"),
     ("tiny", ["network.time_features=1"], "network.time_features", "1"),
     ("tiny", ["flow.forcing_wavenumber=16"], "flow.forcing_wavenumber", "16"),
@@ -321,6 +323,12 @@ def test_an_impossible_value_is_named_with_what_was_expected(preset, overrides, 
     message = refusal(resolved, preset, *overrides)
     assert f"--config.{field}={value}" in message
     assert "expected" in message.split(f"--config.{field}={value}", 1)[1]
+
+
+@pytest.mark.parametrize("width", [16, 96])
+def test_a_width_that_is_let_through_builds(width):
+    c = resolved("paper", f"autoencoder.width={width}")
+    jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0)))
 
 
 def test_a_misspelt_name_gets_the_nearest():
@@ -361,6 +369,9 @@ def test_an_older_file_gets_the_default_of_a_field_that_it_lacks():
         ({"rotation": 1.0}, "rotation"),
         ({"flow": 3}, "flow"),
         ({"preset": "huge"}, "huge"),
+        ({"preset": 3}, "preset"),
+        ({"preset": None}, "preset"),
+        ({"preset": ["tiny"]}, "preset"),
         ({"seed": "first"}, "seed"),
         ({"flow": {"viscosity": [1.0]}}, "flow.viscosity"),
         ({"flow": {"viscosity": None}}, "flow.viscosity"),

@@ -117,10 +117,16 @@ def test_the_checksum_is_that_of_the_four_arrays(made, arrays):
     assert load(made).checksum == digest.hexdigest()
 
 
-def test_the_same_numbers_give_the_same_name_and_the_same_bytes(made, tmp_path):
-    dataset.generate(simulation(), tmp_path / "again.h5")
+def test_the_same_numbers_give_the_same_name():
     assert simulation().file_name() == simulation().file_name()
-    assert (tmp_path / "again.h5").read_bytes() == made.read_bytes()
+
+
+def test_the_same_numbers_give_the_same_bytes_also_over_a_leftover_of_a_killed_run(made, tmp_path):
+    path, leftover = tmp_path / "fields.h5", tmp_path / "fields.h5.partial"
+    leftover.write_bytes(made.read_bytes()[:10_000])
+    assert "does not exist" in refusal(path)
+    dataset.generate(simulation(), path)
+    assert path.read_bytes() == made.read_bytes() and not leftover.exists()
 
 
 @pytest.mark.parametrize(
@@ -291,15 +297,6 @@ def test_a_file_that_lacks_a_part_is_refused(copy, name):
     with h5py.File(copy, "a") as file:
         del file[name]
     assert "can't be read" in refusal(copy)
-
-
-def test_a_leftover_of_a_killed_simulation_is_ignored_and_replaced(made, tmp_path):
-    path = tmp_path / "fields.h5"
-    partial = tmp_path / "fields.h5.partial"
-    partial.write_bytes(made.read_bytes()[:10_000])
-    assert "does not exist" in refusal(path)
-    dataset.generate(simulation(), path)
-    assert path.read_bytes() == made.read_bytes() and not partial.exists()
 
 
 def test_a_second_run_waits_for_the_file_that_a_first_one_makes(tmp_path):

@@ -276,7 +276,7 @@ def test_published_networks_have_their_number_of_parameters(changes, resolution,
     c = config.base("paper").network
     c.update(changes)
     x = jnp.zeros((1, resolution, resolution, 1))
-    count, tree = parameters(build.NETWORKS["fourier"](c), x, jnp.zeros(1), x)
+    count, tree = parameters(build.NETWORKS["fourier"](c, 1), x, jnp.zeros(1), x)
     # The published figures leave no room for a projection of the time in each of the four layers (256 -> width, "time embedding
     # added in each layer"). With them the networks are 12 % and 7 % larger; without, they have the published size.
     projections = sum(

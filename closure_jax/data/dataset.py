@@ -95,6 +95,7 @@ class Simulation:
     def parameters(self) -> dict[str, Any]:
         """Every number that the fields depend on, by name; the grouping in chunks is not among them."""
         return {
+            "flow": type(self.flow).__name__,
             "solver_resolution": self.flow.grid.shape[0],
             "domain_length": self.flow.grid.domain[0][1],
             "viscosity": self.flow.viscosity,
@@ -158,30 +159,13 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
         progress = tqdm(total=len(starts) * (burn_in + len(times)), desc="simulate", unit="snapshot", disable=None)
         for start in starts:
             indices = np.arange(start, min(start + chunk, total))
-            keys = simulate.trajectory_keys(simulation.seed, indices)
-            stored: dict[str, list[np.ndarray]] = {field: [] for field in FIELDS}
-            for number, pair in enumerate(
-                simulate.snapshots(
-                    simulation.flow,
-                    simulation.noise,
-                    simulation.initial,
-                    keys,
-                    n,
-                    simulation.every,
-                    burn_in + len(times),
-                )
-            ):
-                progress.update()
-                if number >= burn_in:
-                    for field, values in zip(FIELDS, pair, strict=True):
-                        stored[field].append(values)
-            for field in FIELDS:
-                values = np.stack(stored[field], axis=1)
-                train_rows = indices < trains
-                if train_rows.any():
-                    arrays["train", field][indices[train_rows]] = values[train_rows]
-                if (~train_rows).any():
-                    arrays["test", field][indices[~train_rows] - trains] = values[~train_rows]
+            pairs = _simulate(simulation, indices, burn_in, progress)
+            is_test = indices >= trains
+            for field, values in zip(FIELDS, pairs, strict=True):
+                if not is_test.all():
+                    arrays["train", field][indices[~is_test]] = values[~is_test]
+                if is_test.any():
+                    arrays["test", field][indices[is_test] - trains] = values[is_test]
         progress.close()
         if not all(np.isfinite(array[i]).all() for array in arrays.values() for i in range(array.shape[0])):
             raise UserError(
@@ -196,6 +180,26 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
             **simulation.parameters(),
         )
     os.replace(partial, path)
+
+
+def _simulate(simulation: Simulation, indices: np.ndarray, burn_in: int, progress: tqdm) -> list[np.ndarray]:
+    """Vorticity and closure of the trajectories `indices` after `burn_in` snapshots: (trajectory, time, n, n) each."""
+    stored: list[tuple[np.ndarray, np.ndarray]] = []
+    count = burn_in + len(simulation.snapshot_times())
+    pairs = simulate.snapshots(
+        simulation.flow,
+        simulation.noise,
+        simulation.initial,
+        simulate.trajectory_keys(simulation.seed, indices),
+        simulation.resolution,
+        simulation.every,
+        count,
+    )
+    for number, pair in enumerate(pairs):
+        progress.update()
+        if number >= burn_in:
+            stored.append(pair)
+    return [np.stack(fields, axis=1) for fields in zip(*stored, strict=True)]
 
 
 def load(path: pathlib.Path, snapshots: int, interval: float, burn_in: float) -> Dataset:
@@ -222,8 +226,9 @@ def load(path: pathlib.Path, snapshots: int, interval: float, burn_in: float) ->
                 raise UserError(
                     f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64: expected one of the two"
                 )
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"data file '{path}' can't be read ({error}): delete it to make it anew") from None
+    _check_shapes(arrays, path)
     checksum = _checksum(arrays[key] for key in ((s, f) for s in SPLITS for f in FIELDS))
     if stored is not None and stored != checksum:
         raise UserError(f"data file '{path}' is damaged (its checksum differs): delete it to make it anew")
@@ -254,6 +259,17 @@ def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict
                     )
                 arrays[split, field] = array.reshape(-1, snapshots, *array.shape[1:])
     return arrays
+
+
+def _check_shapes(arrays: dict[tuple[str, str], np.ndarray], path: pathlib.Path) -> None:
+    n = arrays["train", "vorticity"].shape[-1]
+    for (split, field), array in arrays.items():
+        fits = array.ndim == 4 and array.shape[2:] == (n, n) and array.shape == arrays[split, "vorticity"].shape
+        if not fits or array.shape[0] == 0:
+            raise UserError(
+                f"data file '{path}' has {split} {field} of shape {array.shape}: expected (trajectory, time, n, n), the same n"
+                " throughout and as many vorticities as closures"
+            )
 
 
 def _checksum(arrays: Any) -> str:

@@ -1,0 +1,421 @@
+"""The work directory: strict JSON, records that survive a kill, one process at a time, checkpoints that come back the same."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from closure_jax import config, workdir
+from closure_jax.errors import UserError
+from closure_jax.workdir import WorkDir
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def work(tmp_path) -> WorkDir:
+    found = WorkDir(tmp_path / "run")
+    found.path.mkdir()
+    return found
+
+
+def refusal(function, *arguments) -> str:
+    """The message of the UserError that a call must raise: one line, and one that can be read."""
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert message and len(message.splitlines()) == 1
+    return message
+
+
+def strictly(text: str):
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_json_does_not_have_become_null(tmp_path):
+    content = {
+        "nan": math.nan,
+        "list": [1.5, math.inf, (-math.inf, 2)],
+        "array": np.array([[1.0, np.nan], [np.inf, 4.0]]),
+        "jax": jnp.array([0.5, jnp.nan]),
+        "scalars": [np.float32(np.nan), np.float64(0.25), np.int64(3), np.bool_(True)],
+        "kept": [None, True, "nan", 7],
+        5: "a key",
+    }
+    workdir.write_json(tmp_path / "file.json", content)
+    assert strictly((tmp_path / "file.json").read_text()) == {
+        "nan": None,
+        "list": [1.5, None, [None, 2]],
+        "array": [[1.0, None], [None, 4.0]],
+        "jax": [0.5, None],
+        "scalars": [None, 0.25, 3, True],
+        "kept": [None, True, "nan", 7],
+        "5": "a key",
+    }
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    file = tmp_path / "file.json"
+    workdir.write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(file, {"a": object()})
+    workdir.write_json(file.with_name("other.json"), [])
+    assert strictly(file.read_text()) == {"a": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"file.json", "other.json"}
+
+
+def test_results_are_none_until_they_are_written(work):
+    assert work.results() is None
+    work.write_results({"floor": np.float32(0.25), "error": math.nan})
+    assert work.results() == {"floor": 0.25, "error": None}
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_comes_back(work):
+    c = config.base("tiny")
+    c.experiment, c.evaluation.steps = "mine", (3, 4)
+    work.write_config(c, {"device": "cpu"})
+    assert list(config.fields(work.config())) == list(config.fields(c))
+    assert strictly((work.path / "provenance.json").read_text()) == {"device": "cpu"}
+
+
+def test_a_folder_without_run_has_no_configuration(work):
+    message = refusal(work.config)
+    assert f"'{work.path}'" in message and "config.json" in message and "expected the folder of a run" in message
+
+
+@pytest.mark.parametrize(
+    "field, value", [("flow.viscosity", 2e-3), ("seed", 1), ("transport.process", "si"), ("preset", "x")]
+)
+def test_a_run_of_another_configuration_is_refused(work, field, value):
+    c = config.base("tiny")
+    work.write_config(c, {})
+    other = ml_collections.ConfigDict(config.from_dict(config.to_dict(c)))
+    other.update_from_flattened_dict({field: value})
+    message = refusal(work.check, other)
+    assert field in message and repr(value) in message and "another --workdir" in message
+
+
+@pytest.mark.parametrize("field, value", [("evaluation.states", 3), ("sampler.steps", 4), ("data.chunk", 2)])
+def test_what_does_not_change_training_may_differ(work, field, value):
+    c = config.base("tiny")
+    work.write_config(c, {})
+    c.update_from_flattened_dict({field: value})
+    work.check(c)
+
+
+def test_checking_writes_nothing(tmp_path):
+    WorkDir(tmp_path / "new").check(config.base("tiny"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_refused_as_a_folder(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    for function in (
+        lambda: WorkDir(tmp_path / "run").check(config.base("tiny")),
+        WorkDir(tmp_path / "run").lock().__enter__,
+    ):
+        assert f"--workdir={tmp_path / 'run'}" in refusal(function)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+# --- one process at a time -------------------------------------------------------------------------------------------
+
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "w") as handle:
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_kept_out_until_the_first_ends(work):
+    lock = work.path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            message = refusal(work.lock().__enter__)
+            assert f"'{work.path}'" in message and "in use" in message and "wait" in message
+        finally:
+            process.kill()
+    with work.lock():  # a killed process leaves the file, and no lock
+        assert lock.exists()
+
+
+def test_the_lock_makes_the_folder_and_ends_with_its_block(tmp_path):
+    work = WorkDir(tmp_path / "a" / "b")
+    with work.lock():
+        assert work.path.is_dir()
+        refusal(WorkDir(work.path).lock().__enter__)
+    with pytest.raises(ZeroDivisionError), work.lock():
+        raise ZeroDivisionError
+    with work.lock():
+        pass
+
+
+# --- wall time -------------------------------------------------------------------------------------------------------
+
+
+def test_wall_time_adds_up_over_starts_and_counts_what_failed(work, monkeypatch):
+    clock = iter([0.0, 2.0, 10.0, 13.0, 20.0, 20.5])
+    monkeypatch.setattr(workdir.time, "perf_counter", lambda: next(clock))
+    with work.timed("transport"):
+        pass
+    with pytest.raises(KeyboardInterrupt), WorkDir(work.path).timed("transport"):
+        raise KeyboardInterrupt
+    with work.timed("report"):
+        pass
+    assert work.wall_seconds() == {"transport": 5.0, "report": 0.5}
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def write_log(work: WorkDir, phase: str, start: int, steps) -> None:
+    log = work.metrics(phase, start)
+    for step in steps:
+        log.write(step, {"loss": 1.0 / step})
+    log.close()
+
+
+def steps_of(work: WorkDir, phase: str) -> list[int]:
+    return [record["step"] for record in work.records(phase)]
+
+
+def test_a_record_is_one_strict_line(work):
+    log = work.metrics("transport", 0)
+    log.write(5, {"loss": np.float32(0.5), "validation_loss": math.nan})
+    lines = (work.path / "metrics.jsonl").read_text().splitlines()  # before it is closed: a kill loses nothing
+    log.close()
+    assert [strictly(line) for line in lines] == [
+        {"phase": "transport", "step": 5, "loss": 0.5, "validation_loss": None}
+    ]
+    assert list((work.path / "tensorboard" / "transport").iterdir())
+
+
+def test_without_a_log_there_are_no_records(work):
+    assert work.records("transport") == []
+
+
+def test_a_log_is_cut_to_where_training_resumes(work):
+    write_log(work, "autoencoder_closure", 0, range(5, 45, 5))
+    write_log(work, "transport", 0, range(5, 40, 5))
+    write_log(work, "transport", 20, range(25, 65, 5))
+    assert steps_of(work, "transport") == list(range(5, 65, 5))
+    assert steps_of(work, "autoencoder_closure") == list(range(5, 45, 5))
+
+
+def test_a_log_starts_again_where_training_does(work):
+    write_log(work, "autoencoder_closure", 0, [5, 10])
+    write_log(work, "transport", 0, [5, 10])
+    write_log(work, "transport", 0, [5])
+    assert steps_of(work, "transport") == [5] and steps_of(work, "autoencoder_closure") == [5, 10]
+
+
+def cut_logs(work: WorkDir):
+    """The file's path, rewritten with its second line cut at every place, the last of which is before its end of line."""
+    write_log(work, "transport", 0, [5, 10])
+    file = work.path / "metrics.jsonl"
+    whole = file.read_bytes()
+    for end in range(whole.index(b"\n") + 1, len(whole)):
+        file.write_bytes(whole[:end])
+        yield file
+
+
+def test_a_last_line_cut_anywhere_is_dropped_or_kept_whole_on_resume(work):
+    for file in cut_logs(work):
+        write_log(work, "transport", 10, [15])
+        text = file.read_text()
+        assert text.endswith("\n") and [strictly(line)["step"] for line in text.splitlines()] in ([5, 15], [5, 10, 15])
+
+
+def test_a_last_line_cut_anywhere_does_not_keep_the_others_from_being_read(work):
+    for _ in cut_logs(work):
+        assert steps_of(work, "transport") in ([5], [5, 10])
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def tree(scale: float = 1.0) -> dict:
+    """What training saves, small: parameters, optimiser, moving average."""
+    params = {
+        "encoder": {"kernel": scale * np.arange(12.0, dtype=np.float32).reshape(3, 4), "bias": np.ones(4, np.float32)},
+        "decoder": {"scale": np.float32(scale)},
+    }
+    opt_state = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(params)
+    return {
+        "step": jnp.int32(7),
+        "params": params,
+        "opt_state": opt_state,
+        "ema": jax.tree.map(lambda x: 0.5 * x, params),
+    }
+
+
+@pytest.fixture
+def saved(work) -> WorkDir:
+    checkpoints = work.checkpoints("transport")
+    for step in (20, 40, 60):
+        checkpoints.save(step, tree(float(step)))
+    checkpoints.close()
+    return work
+
+
+def restore(work: WorkDir, template):
+    checkpoints = work.checkpoints("transport")
+    try:
+        return checkpoints.restore(template)
+    finally:
+        checkpoints.close()
+
+
+def test_the_newest_tree_comes_back_as_it_was_saved(saved):
+    expected = tree(60.0)
+    found = restore(saved, jax.tree.map(jnp.zeros_like, tree()))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(mine, np.ndarray | np.generic) and mine.dtype == np.asarray(theirs).dtype
+        np.testing.assert_array_equal(mine, np.asarray(theirs))
+
+
+def test_the_newest_two_are_kept(saved):
+    folder = saved.path / "checkpoints" / "transport"
+    assert {path.name for path in folder.iterdir()} == {"40", "60"}
+    assert saved.checkpoints("transport").latest() == 60
+
+
+def test_the_one_before_comes_back_where_the_newest_is_deleted(saved):
+    newest = saved.path / "checkpoints" / "transport" / "60"
+    newest.rename(saved.path / "away")
+    np.testing.assert_array_equal(restore(saved, tree())["params"]["decoder"]["scale"], 40.0)
+
+
+def test_what_is_saved_does_not_change_with_the_tree_that_was_given(work):
+    given = tree(1.0)
+    checkpoints = work.checkpoints("transport")
+    checkpoints.save(1, jax.tree.map(jnp.asarray, given))
+    given["params"]["encoder"]["kernel"] += 5
+    checkpoints.close()
+    np.testing.assert_array_equal(
+        restore(work, tree())["params"]["encoder"]["kernel"], tree()["params"]["encoder"]["kernel"]
+    )
+
+
+def test_a_half_written_checkpoint_does_not_count(saved):
+    (saved.path / "checkpoints" / "transport" / "80.orbax-checkpoint-tmp-1").mkdir()
+    assert saved.checkpoints("transport").latest() == 60
+
+
+def test_an_untrained_phase_is_refused_and_makes_no_folder(work):
+    assert work.checkpoints("transport").latest() is None
+    message = refusal(restore, work, tree())
+    assert "'transport'" in message and f"'{work.path}'" in message and "train" in message
+    assert list(work.path.iterdir()) == []
+
+
+def without_a_leaf(t):
+    del t["params"]["encoder"]["bias"]
+
+
+def with_another_leaf(t):
+    t["params"]["encoder"]["gain"] = np.ones(4, np.float32)
+
+
+def with_another_name(t):
+    t["params"]["coder"] = t["params"].pop("encoder")
+
+
+def with_another_optimiser(t):
+    t["opt_state"] = optax.sgd(0.1).init(t["params"])
+
+
+def with_another_shape(t):
+    t["params"]["encoder"]["kernel"] = np.zeros((3, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    "change", [without_a_leaf, with_another_leaf, with_another_name, with_another_optimiser, with_another_shape]
+)
+def test_a_tree_of_another_structure_is_refused(saved, change):
+    template = tree()
+    change(template)
+    message = refusal(restore, saved, template)
+    assert "60" in message and "'transport'" in message and f"'{saved.path}'" in message and "delete" in message
+
+
+DAMAGES = [(pattern, how) for pattern in ("_METADATA", "manifest.ocdbt", "d/*") for how in ("emptied", "cut")]
+DAMAGES += [("manifest.ocdbt", "deleted"), ("d/*", "deleted")]
+
+# In a process of its own: a read that fails leaves threads of orbax's behind, which is no company for a test runner.
+DAMAGER = """
+import json, pathlib, shutil, sys
+import numpy as np
+from closure_jax.errors import UserError
+from closure_jax.workdir import WorkDir
+
+work, spoilt = WorkDir(sys.argv[1] + "/run"), WorkDir(sys.argv[1] + "/spoilt")
+tree = {f"layer{i}": {"kernel": np.arange(200.0), "bias": np.ones(3)} for i in range(20)}
+checkpoints = work.checkpoints("transport")
+checkpoints.save(60, tree)
+checkpoints.close()
+for pattern, how in json.loads(sys.argv[2]):
+    shutil.rmtree(spoilt.path, ignore_errors=True)
+    shutil.copytree(work.path, spoilt.path)
+    for file in (spoilt.path / "checkpoints" / "transport" / "60" / "default").glob(pattern):
+        content = file.read_bytes()
+        file.unlink()
+        if how != "deleted":
+            file.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
+    checkpoints = spoilt.checkpoints("transport")
+    try:
+        checkpoints.restore(tree)
+        print(json.dumps("restored"))
+    except UserError as error:
+        print(json.dumps(str(error)))
+    except Exception as error:
+        print(json.dumps(f"not a UserError: {error!r}"))
+    checkpoints.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory) -> tuple[list[str], str]:
+    """What restoring says of each damage, and stderr."""
+    folder = str(tmp_path_factory.mktemp("damaged"))
+    result = subprocess.run(
+        [sys.executable, "-c", DAMAGER, folder, json.dumps(DAMAGES)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGES)), ids=["-".join(damage) for damage in DAMAGES])
+def test_a_damaged_checkpoint_is_refused_in_one_short_line(damaged, number):
+    message = damaged[0][number]
+    assert message.startswith("checkpoint 60 of 'transport' in ") and len(message.splitlines()) == 1
+    assert "can't be read" in message and "delete that step's folder" in message
+    assert len(message) < 600
+
+
+def test_a_damaged_checkpoint_leaves_no_traceback(damaged):
+    assert "Traceback" not in damaged[1]
