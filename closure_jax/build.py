@@ -1,5 +1,6 @@
 """Configuration into objects: the one place. Below it, functions take what they need by name."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from closure_jax.transport import paths
 ConfigDict = ml_collections.ConfigDict
 
 AUTOENCODERS: dict[str, Callable[[ConfigDict, int], tuple[nn.Module, nn.Module]]] = {
+    "identity": lambda ae, n: (autoencoder.IdentityEncoder(), autoencoder.IdentityDecoder()),
     "published": lambda ae, n: (
         autoencoder.PublishedEncoder(ae.latent_channels, ae.width),
         autoencoder.PublishedDecoder(ae.width),
@@ -71,6 +73,7 @@ _CHOICES = {
     "network.kind": NETWORKS,
     "network.prediction": paths.PREDICTIONS,
     "latent.ga.scale": ("neighbourhood", "published"),
+    "latent.mp.scale": ("entry", "published"),
     "transport.process": paths.PATHS,
 }
 
@@ -131,8 +134,9 @@ def network(config: ConfigDict) -> nn.Module:
 
 
 def path(config: ConfigDict) -> paths.Path:
-    """The transport process."""
-    return paths.PATHS[config.transport.process]
+    """The transport process; a section of the configuration that has its name changes its numbers."""
+    process = config.transport.process
+    return dataclasses.replace(paths.PATHS[process], **config.get(process, {}))
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, int, int]:

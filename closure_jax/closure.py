@@ -114,8 +114,8 @@ def bind_drift(network: nn.Module, path: Path, prediction: str, params: Any, con
     features = network.apply(params, condition, method="encode_condition")
 
     def drift(x_tau: jax.Array, tau: jax.Array) -> jax.Array:
-        output = network.apply(params, x_tau, tau, features, method="velocity")
-        return output if prediction == "target" else path.target_from_data(output, x_tau, tau)
+        output = network.apply(params, path.network_input(x_tau, tau), tau, features, method="velocity")
+        return path.target_from_output(output, x_tau, tau, prediction)
 
     return drift
 

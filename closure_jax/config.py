@@ -20,11 +20,12 @@ from closure_jax.errors import UserError
 PRESETS = tuple(presets.CHANGES)
 
 
-def base(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration, changed by `preset`.
+def base(preset: str = "paper", process: str = "flow_matching", latent: str = "ga") -> ml_collections.ConfigDict:
+    """The published configuration of a process in a latent space, changed by `preset`.
 
     Args:
       preset: paper (published sizes and schedule), small (minutes on two CPU cores) or tiny (under a minute; for tests).
+      process, latent: names; what they change beside themselves stands in `presets`.
     Raises:
       UserError: unknown preset.
     """
@@ -32,8 +33,12 @@ def base(preset: str = "paper") -> ml_collections.ConfigDict:
         raise UserError(f"preset '{preset}' is unknown: expected {', '.join(PRESETS)}{nearest(preset, PRESETS)}")
     config = presets.paper()
     config.preset = preset
-    for field, value in presets.CHANGES[preset].items():
-        _assign(config, field, value)
+    of_latent, of_process = presets.LATENTS.get(latent, {}), presets.PROCESSES.get(process, {})
+    changes = [presets.CHANGES[preset], of_latent.get("", {}), of_latent.get(preset, {})]
+    changes += [of_process.get(case, {}) for case in ("", preset, f"{preset} {latent}")]
+    for change in [*changes, {"transport.process": process, "latent.kind": latent}]:
+        for field, value in change.items():
+            _assign(config, field, value)
     return config
 
 
@@ -62,10 +67,12 @@ def load(spec: str, default_preset: str = "paper") -> ml_collections.ConfigDict:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the experiment is the user's own file
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else 0)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == module_spec.origin]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        where = f", line {line}" if line else ""
         reason = " ".join(str(error).split())
-        raise UserError(f"configuration '{path_text}', line {line}: {type(error).__name__}: {reason}") from None
+        raise UserError(f"configuration '{path_text}'{where}: {type(error).__name__}: {reason}") from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"configuration '{path_text}': get_config returned {type(config).__name__}, expected a ConfigDict"
@@ -123,7 +130,7 @@ def from_dict(stored: dict[str, Any]) -> ml_collections.ConfigDict:
     """
     if not isinstance(stored, dict):
         raise UserError(f"stored configuration is a {type(stored).__name__}: expected an object of fields")
-    config = base(stored.get("preset", "paper"))
+    config = base(typed("preset", stored.get("preset", "paper"), ""))
     known = dict(fields(config))
     for field, value in _leaves(stored):
         if field not in known:
@@ -163,7 +170,8 @@ def _assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """ "; the nearest is ..." for a name that is not among the known ones; empty where none is near."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    same_leaf = [field for field in known if field.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    close = same_leaf[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     if not close:  # the leaf may be right and the path wrong
         leaves = {field.rsplit(".", 1)[-1]: field for field in known}
         close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)]

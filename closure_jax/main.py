@@ -98,8 +98,9 @@ def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_
 
 
 def _load(config: ml_collections.ConfigDict, path: pathlib.Path) -> dataset_lib.Dataset:
-    snapshots = len(build.simulation(config).snapshot_times())
-    return dataset_lib.load(path, snapshots, config.data.snapshot_every * config.flow.dt, config.data.burn_in)
+    simulation = build.simulation(config)
+    interval = config.data.snapshot_every * config.flow.dt
+    return dataset_lib.load(path, len(simulation.snapshot_times()), interval, config.data.burn_in, simulation.physics())
 
 
 def revision() -> str:
@@ -181,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(
             f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
         )
+    except MemoryError:
+        return _refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
     except KeyboardInterrupt:
         print("closure_jax: stopped; the same command continues", file=sys.stderr)
         return 130

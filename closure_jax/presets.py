@@ -54,6 +54,11 @@ def paper() -> ml_collections.ConfigDict:
             },
             "latent": {
                 "kind": "ga",
+                "mp": {
+                    "weight": 1e-2,
+                    "neighbours": 5,
+                    "scale": "published",  # or "entry": see latent/metric_preserving.py
+                },
                 "ga": {
                     "weight": 1e-3,
                     "zeta": 1.0,
@@ -79,6 +84,7 @@ def paper() -> ml_collections.ConfigDict:
             },
             "transport": {
                 "process": "flow_matching",
+                "standardise": True,  # latents at variance 1; False: in the units of the field
                 "batch_size": 100,
                 "steps": 162_000,
                 "learning_rate": 1e-3,
@@ -89,6 +95,12 @@ def paper() -> ml_collections.ConfigDict:
                 "clip_norm": 0.0,
                 "ema_decay": 0.999,
             },
+            "diffusion": {
+                "sigma": 30.0,
+                "t_max": 1.0,
+                "t_min": 1e-3,
+                "rho": 7.0,
+            },  # read where transport.process is diffusion
             "sampler": {"steps": 10},
             "training": {"log_every": 50, "checkpoint_every": 1000, "validation_fields": 256},
             "evaluation": {
@@ -121,6 +133,7 @@ _SMALL = {
     "autoencoder.schedule": "cosine",
     "autoencoder.warmup_steps": 20,
     "autoencoder.clip_norm": 1.0,
+    "latent.mp.scale": "entry",
     "network.prediction": "data",
     "network.width": 12,
     "network.depth": 2,
@@ -185,3 +198,44 @@ _TINY = _SMALL | {
 
 CHANGES: dict[str, dict[str, Any]] = {"paper": {}, "small": _SMALL, "tiny": _TINY}
 """Presets by name: what each changes of `paper`, by dotted field."""
+
+LATENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "physical": {
+        "": {"autoencoder.kind": "identity", "network.modes": 6},
+        "paper": {"autoencoder.latent_resolution": 64, "network.width": 40, "network.condition_width": 40},
+        # smaller than published: a network at 64^2 costs sixteen times one at 16^2
+        "small": {
+            "autoencoder.latent_resolution": 64,
+            "network.modes": 12,
+            "network.width": 12,
+            "network.condition_width": 16,
+            "transport.batch_size": 16,
+            "evaluation.samples": 32,
+        },
+        "tiny": {"autoencoder.latent_resolution": 32},
+    },
+    "recon": {},
+    "mp": {"paper": {"autoencoder.batch_size": 180, "autoencoder.steps": 90_000, "autoencoder.decay_every": 2700}},
+    "ga": {},
+}
+"""What a latent space changes, by preset; "" is all presets. 90,000 steps are 1000 epochs at batch 180."""
+
+PROCESSES: dict[str, dict[str, dict[str, Any]]] = {
+    "diffusion": {
+        "": {"evaluation.rollout_sampler_steps": 10, "diffusion.t_max": 0.5},
+        "paper": {"transport.steps": 81_000},
+        "paper physical": {
+            "transport.steps": 16_200,
+            "transport.batch_size": 500,
+            "transport.decay_every": 3240,
+            "transport.standardise": False,
+            "network.time_features": 512,
+            "sampler.steps": 50,
+            "diffusion.t_max": 1.0,
+        },
+    },
+    "flow_matching": {"paper physical": {"sampler.steps": 50}},
+    "interpolant_gaussian": {"": {"evaluation.rollout_sampler_steps": 10}, "paper physical": {"sampler.steps": 50}},
+    "interpolant_empirical": {"": {"evaluation.rollout_sampler_steps": 10}, "paper physical": {"sampler.steps": 50}},
+}
+"""What a process changes, by preset, and by "PRESET LATENT" where a latent needs something else."""

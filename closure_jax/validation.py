@@ -29,8 +29,8 @@ _RULES: dict[str, Rule] = {
     "seed": (lambda v: 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
     "flow.dt": (lambda v: v >= 1e-9, "a time step of at least 1e-9"),
     "data.end": (lambda v: 0 < v <= 1e9, "a time above 0, up to 1e9"),
-    "autoencoder.decay_factor": (lambda v: 0 < v <= 1, "a factor above 0, up to 1"),
-    "transport.decay_factor": (lambda v: 0 < v <= 1, "a factor above 0, up to 1"),
+    "autoencoder.decay_factor": (lambda v: 0 < v < 1, "a factor between 0 and 1"),
+    "transport.decay_factor": (lambda v: 0 < v < 1, "a factor between 0 and 1"),
     "network.time_features": (lambda v: v >= 2 and v % 2 == 0, "an even whole number of at least 2"),
     "autoencoder.clip_norm": _NON_NEGATIVE,
     "transport.clip_norm": _NON_NEGATIVE,
@@ -39,6 +39,8 @@ _RULES: dict[str, Rule] = {
     "autoencoder.ema_decay": _FRACTION,
     "transport.ema_decay": _FRACTION,
     "autoencoder.batch_size": _AT_LEAST_TWO,
+    "diffusion.sigma": (lambda v: v > 1, "a number above 1"),
+    "latent.mp.weight": _NON_NEGATIVE,
     "latent.ga.weight": _NON_NEGATIVE,
     "latent.ga.zeta": _NON_NEGATIVE,
     "evaluation.samples": _AT_LEAST_TWO,
@@ -96,9 +98,9 @@ def _sizes(c: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
             f" {flow.resolution} and data.resolution = {data.resolution}, the modes that are kept",
         ),
         (
-            ae.kind != "published" or ae.width % 16 == 0,
+            ae.kind != "published" or ae.width == 16 or ae.width % 32 == 0,
             f"--config.autoencoder.width={ae.width}: the published autoencoder normalises in groups and has 8 heads,"
-            " expected a multiple of 16",
+            " expected 16 or a multiple of 32",
         ),
         (
             train >= 2,
@@ -111,9 +113,16 @@ def _sizes(c: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
             " expected a divisor, since every n-th point is stored",
         ),
         (
-            data.resolution % ae.latent_resolution == 0 and data.resolution > ae.latent_resolution,
+            (data.resolution == ae.latent_resolution)
+            if ae.kind == "identity"
+            else (data.resolution % ae.latent_resolution == 0 and data.resolution > ae.latent_resolution),
             f"--config.autoencoder.latent_resolution={ae.latent_resolution} does not divide data.resolution ="
-            f" {data.resolution}: expected a smaller divisor, such as {data.resolution // 4}",
+            f" {data.resolution}: expected a smaller divisor, such as {data.resolution // 4}, and with autoencoder.kind ="
+            " identity data.resolution itself",
+        ),
+        (
+            ae.kind != "identity" or ae.latent_channels == 1,
+            f"--config.autoencoder.latent_channels={ae.latent_channels}: expected 1 with autoencoder.kind = identity",
         ),
         (
             ae.kind != "published" or data.resolution == 4 * ae.latent_resolution,

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -209,6 +210,17 @@ class MetricsLog:
         self._board.close()
 
 
+def _drop_late_complaints() -> None:
+    """After a failed read, threads of the storage library go on to report to an event loop that has ended: says nothing new."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 class Checkpoints:
     """Orbax checkpoints of one phase, saved in the background; the newest two are kept."""
 
@@ -258,7 +270,8 @@ class Checkpoints:
             if different:
                 raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
         except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            _drop_late_complaints()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
                 f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
                 " delete that step's folder to go on from an earlier one"

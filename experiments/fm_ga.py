@@ -9,8 +9,5 @@ from closure_jax import config as config_lib
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published base, flow matching between geometry-aware latents."""
-    config = config_lib.base(preset)
-    config.transport.process = "flow_matching"
-    config.latent.kind = "ga"
-    return config
+    """The published configuration of this process in this space, at a preset."""
+    return config_lib.base(preset, process="flow_matching", latent="ga")

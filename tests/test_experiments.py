@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from closure_jax import build, closure, config
+from closure_jax.errors import UserError
 from closure_jax.training.regularisers import REGULARISERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -74,7 +75,11 @@ def test_the_parts_of_an_experiment_fit(experiment, preset):
 
 
 @every_experiment
-def test_a_latent_may_have_several_channels(experiment):
+def test_a_latent_may_have_several_channels_but_not_in_physical_space(experiment):
+    if experiment.stem.endswith("_physical"):
+        with pytest.raises(UserError, match="latent_channels=3"):
+            resolved(experiment, "tiny", "autoencoder.latent_channels=3")
+        return
     c = resolved(experiment, "tiny", "autoencoder.latent_channels=3")
     fields, latents = (2, c.data.resolution, c.data.resolution), (2, *build.latent_shape(c))
     assert latents[-1] == 3

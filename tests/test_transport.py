@@ -9,7 +9,7 @@ import pytest
 
 from closure_jax.transport import losses, paths, samplers
 
-PATHS = paths.PATHS
+PATHS = {name: path for name, path in paths.PATHS.items() if not isinstance(path, paths.Diffusion)}
 STD = 0.255  # of x given c below; the latent noise of the protocol's trap 1 has about this
 MANY = 5.0  # standard deviations of an estimate; draws are fixed, so a pass stays a pass
 

@@ -116,6 +116,12 @@ class Simulation:
             "snapshot_every": self.every,
         }
 
+    def physics(self) -> dict[str, Any]:
+        """Those parameters that enter the exact law of the closure and the rollouts."""
+        names = ("flow", "domain_length", "viscosity", "forcing_amplitude", "forcing_wavenumber", "dt")
+        names += ("noise_sigma", "noise_kappa", "noise_alpha")
+        return {name: value for name, value in self.parameters().items() if name in names}
+
     def snapshot_times(self) -> np.ndarray:
         """Times of the stored snapshots: after burn-in, each `every` steps, up to `end`."""
         interval = self.every * self.noise.dt
@@ -133,7 +139,11 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
     """Holds a lock file beside `path` while a file is made, so that a second run waits and then finds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is making {path}: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -202,13 +212,16 @@ def _simulate(simulation: Simulation, indices: np.ndarray, burn_in: int, progres
     return [np.stack(fields, axis=1) for fields in zip(*stored, strict=True)]
 
 
-def load(path: pathlib.Path, snapshots: int, interval: float, burn_in: float) -> Dataset:
+def load(
+    path: pathlib.Path, snapshots: int, interval: float, burn_in: float, physics: dict[str, Any] | None = None
+) -> Dataset:
     """Reads a file in our schema, or one or two files in the authors' layout.
 
     Args:
       path: the file; for the authors' layout the training file, whose test arrays stand in it or in the file of the same
         name with 'test' for 'train'.
       snapshots, interval, burn_in: of one trajectory, needed by the authors' layout only.
+      physics: parameters that a file in our schema must have been made with (see `Simulation.physics`).
     Raises:
       UserError: no such file, not HDF5, neither layout, damaged, or not finite.
     """
@@ -219,6 +232,12 @@ def load(path: pathlib.Path, snapshots: int, interval: float, burn_in: float) ->
             if file.attrs.get("schema") == SCHEMA:
                 arrays = {(s, f): file[f"{s}/{f}"][:] for s in SPLITS for f in FIELDS}
                 time, stored = file["time"][:], file.attrs["checksum"]
+                for name, value in (physics or {}).items():
+                    if file.attrs.get(name, value) != value:
+                        raise UserError(
+                            f"data file '{path}' was made with {name} = {file.attrs[name]}, the configuration has {value}:"
+                            f" expected the same; set --config.flow.{name}"
+                        )
             elif "train_vorticity_64" in file:
                 arrays = _authors_arrays(path, file, snapshots)
                 time, stored = burn_in + interval * np.arange(1, snapshots + 1), None
@@ -227,11 +246,15 @@ def load(path: pathlib.Path, snapshots: int, interval: float, burn_in: float) ->
                     f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64: expected one of the two"
                 )
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"data file '{path}' can't be read ({error}): delete it to make it anew") from None
+        raise UserError(
+            f"data file '{path}' can't be read ({error}): give another, or delete it if simulated"
+        ) from None
     _check_shapes(arrays, path)
     checksum = _checksum(arrays[key] for key in ((s, f) for s in SPLITS for f in FIELDS))
     if stored is not None and stored != checksum:
-        raise UserError(f"data file '{path}' is damaged (its checksum differs): delete it to make it anew")
+        raise UserError(
+            f"data file '{path}' is damaged (its checksum differs): give another, or delete it if simulated"
+        )
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"data file '{path}' holds values that are not finite: expected finite fields")
     return _split(arrays, time, checksum, path)

@@ -7,6 +7,22 @@ import jax.numpy as jnp
 from closure_jax.models import layers
 
 
+class IdentityEncoder(nn.Module):
+    """(batch, n, n) -> (batch, n, n, 1): physical space is its own latent; no parameters."""
+
+    @nn.compact
+    def __call__(self, field: jax.Array) -> jax.Array:
+        return field[..., None]
+
+
+class IdentityDecoder(nn.Module):
+    """(batch, n, n, 1) -> (batch, n, n)."""
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        return latent[..., 0]
+
+
 class CompactEncoder(nn.Module):
     """(batch, n, n) -> (batch, r, r, channels), all work done at latent resolution.
 

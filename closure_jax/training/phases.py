@@ -37,7 +37,11 @@ def train(
     }
     latents = {field: encode(config, params[field], field, dataset, "train") for field in FIELDS}
     for field, latent in latents.items():
-        scalings[f"latent_{field}"] = closure.Scaling(jnp.float32(latent.mean()), jnp.float32(latent.std()))
+        norm = dataset.normalisation[field]
+        mean, std = (
+            (latent.mean(), latent.std()) if config.transport.standardise else (-norm.mean / norm.std, 1 / norm.std)
+        )
+        scalings[f"latent_{field}"] = closure.Scaling(jnp.float32(mean), jnp.float32(std))
     standard = {field: np.asarray(scalings[f"latent_{field}"].apply(latents[field])) for field in FIELDS}
     held = {
         field: np.asarray(
@@ -68,7 +72,11 @@ def train_autoencoder(
     held = held[:: max(1, len(held) // config.training.validation_fields)]
     encoder, decoder = build.autoencoder_pair(config)
     optimiser = build.optimiser(section)
-    initial = TrainState.create(closure.init_autoencoder(config, build.run_key(config, name)), optimiser)
+    params = closure.init_autoencoder(config, build.run_key(config, name))
+    if not jax.tree.leaves(params):
+        print(f"{name}: nothing to train")
+        return params
+    initial = TrainState.create(params, optimiser)
 
     with work.timed("latent_distances"):
         regulariser, extras = REGULARISERS[config.latent.kind](config, field, fields, dataset.checksum, cache)

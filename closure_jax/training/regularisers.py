@@ -9,6 +9,7 @@ folder for what depends on the data only. `regulariser(latent, extra) -> (term, 
 (N, ...) holds what it needs of each example beside the latent. Both None: reconstruction only.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from closure_jax import build
 from closure_jax.data.dataset import exclusive
-from closure_jax.latent import diffusion_potential, geometry_aware
+from closure_jax.latent import diffusion_potential, geometry_aware, metric_preserving
 
 
 def reconstruction_only(
@@ -49,9 +50,8 @@ def cached_potential(
     numbers = {name: ga[name] for name in ("knn", "diffusion_time", "components", "landmarks")} | {"seed": seed}
     file = cache / f"potential-{field}-{checksum[:12]}-{'-'.join(map(str, numbers.values()))}.h5"
     with exclusive(file):
-        if file.is_file():
-            with h5py.File(file) as stored:
-                return stored["potential"][:]
+        with contextlib.suppress(OSError, KeyError), h5py.File(file) as stored:  # none yet, or damaged: made anew
+            return stored["potential"][:]
         print(f"latent_distances: diffusion potential of {len(fields)} {field} fields")
         rows = diffusion_potential.potential(fields, **numbers)
         partial = file.with_name(file.name + ".partial")
@@ -62,5 +62,18 @@ def cached_potential(
         return rows
 
 
-REGULARISERS: dict[str, Callable] = {"recon": reconstruction_only, "ga": geometry_aware_from_data}
+def metric_preserving_from_data(
+    config: ml_collections.ConfigDict, field: str, fields: np.ndarray, checksum: str, cache: pathlib.Path
+) -> tuple[metric_preserving.MetricPreserving, np.ndarray]:
+    """The metric-preserving term, and the fields themselves."""
+    mp = config.latent.mp
+    return metric_preserving.MetricPreserving(mp.weight, mp.neighbours, mp.scale == "entry"), fields
+
+
+REGULARISERS: dict[str, Callable] = {
+    "physical": reconstruction_only,
+    "recon": reconstruction_only,
+    "mp": metric_preserving_from_data,
+    "ga": geometry_aware_from_data,
+}
 """Latent spaces by name (config.latent.kind)."""

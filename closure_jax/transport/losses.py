@@ -12,7 +12,7 @@ Drift = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def transport_loss(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, x: jax.Array) -> jax.Array:
-    """Mean squared error of the drift against the path's target, tau uniform on [0, 1].
+    """Weighted mean squared error of the drift against the path's target, tau uniform in the path's training range.
 
     Args:
       path: the process.
@@ -25,8 +25,9 @@ def transport_loss(path: Path, drift: Drift, keys: jax.Array, condition: jax.Arr
 
     def draw(key, c, target):
         time_key, source_key, noise_key = jax.random.split(key, 3)
-        tau = jax.random.uniform(time_key, (), x.dtype)
+        tau = jax.random.uniform(time_key, (), x.dtype, *path.training_range)
         return tau, *path.in_transit(noise_key, path.source(source_key, c), target, tau)
 
     tau, x_tau, target = jax.vmap(draw)(keys, condition, x)
-    return jnp.mean((drift(x_tau, tau) - target) ** 2)
+    errors = jnp.mean((drift(x_tau, tau) - target) ** 2, axis=tuple(range(1, x.ndim)))
+    return jnp.mean(path.weight(tau) * errors)

@@ -12,24 +12,25 @@ def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, step
     """Draws from the model, one sample for each key.
 
     Args:
-      path: the process; its gamma is the diffusion coefficient.
+      path: the process, which gives the times and the diffusion coefficient.
       drift: network as a function of state and time, the condition bound.
       keys: (batch,).
       condition: (batch, ...), shape of a sample.
-      steps: uniform steps from tau = 0 to 1; an SDE adds no noise in the last. A Python number can be differentiated
-        through, a traced one lets one program serve all numbers.
+      steps: how many; an SDE adds no noise in the last. A Python number can be differentiated through, a traced one lets
+        one program serve all numbers.
     Returns:
       (batch, ...).
     """
     split = jax.vmap(jax.random.split)(keys)
-    size = 1.0 / steps
 
     def euler(index, x):
-        tau = index * size
-        x = x + size * drift(x, jnp.full(len(keys), tau, x.dtype))
+        tau = path.time(index, steps)
+        size = path.time(index + 1, steps) - tau
+        batch_tau = jnp.full(len(keys), tau, x.dtype)
+        x = x + size * path.velocity(drift(x, batch_tau), batch_tau)
         if path.stochastic:
             normal = jax.vmap(lambda key, one: random.normal(jax.random.fold_in(key, index), one.shape, one.dtype))
-            scale = jnp.where(index < steps - 1, path.gamma(tau) * jnp.sqrt(size), 0.0)
+            scale = jnp.where(index < steps - 1, path.gamma(tau) * jnp.sqrt(jnp.abs(size)), 0.0)
             x = x + scale * normal(split[:, 1], x)
         return x
 
