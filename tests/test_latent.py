@@ -40,7 +40,7 @@ def pairs(matrix):
 
 def test_pairwise_distances_are_those_of_differences_far_from_the_origin_too():
     x = np.round(gaussian_cloud(12, 18).reshape(12, 3, 3, 2) * 64) / 64 + 1024  # exact in single precision
-    actual = np.asarray(distances.pairwise(x))
+    actual = np.asarray(jax.jit(distances.pairwise)(x))
     # the expanded square errs by a few eps |x - mean|^2 = 18 eps, and the distances are 3 and more
     np.testing.assert_allclose(actual, euclidean(x), atol=20 * EPSILON * 18 / 3)
     np.testing.assert_array_equal(np.diag(actual), 0)
@@ -50,7 +50,7 @@ def test_gradient_of_distances_is_the_direction_and_is_zero_between_coincident_p
     x = np.random.default_rng(0).standard_normal((5, 3))
     x[3] = x[1]
     weights = np.random.default_rng(1).standard_normal((5, 5))
-    gradient = jax.grad(lambda x: jnp.sum(weights * distances.pairwise(x)))(x)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(weights * distances.pairwise(x))))(x)
     expected = np.zeros_like(x)
     for i in range(5):
         for j in range(5):
@@ -62,7 +62,9 @@ def test_gradient_of_distances_is_the_direction_and_is_zero_between_coincident_p
 
 
 def test_gradient_of_distances_is_finite_where_all_points_coincide():
-    gradient = jax.grad(lambda x: jnp.sum(distances.pairwise(x) ** 2 + distances.pairwise(x)))(jnp.full((4, 6), 0.3))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(distances.pairwise(x) ** 2 + distances.pairwise(x))))(
+        np.full((4, 6), 0.3)
+    )
     np.testing.assert_array_equal(gradient, 0)
 
 
@@ -81,7 +83,7 @@ def test_geometry_aware_term_is_the_double_sum():
                 between = np.linalg.norm(latent[i] - latent[j])
                 total += np.exp(-1.3 * d) * (between / 0.7 - d) ** 2 / (7 * 6)
                 of_weights += np.exp(-1.3 * d) / (7 * 6)
-    term, measures = TERM(latent, rows)
+    term, measures = jax.jit(TERM)(latent, rows)
     np.testing.assert_allclose(term, 1e-3 * total, rtol=1e-5)
     np.testing.assert_allclose(measures["regulariser"], total, rtol=1e-5)
     np.testing.assert_allclose(measures["regulariser_weight"], of_weights, rtol=1e-5)
@@ -115,7 +117,7 @@ def test_latents_that_keep_the_distances_of_neighbours_pay_nothing(repeats):
     latent = np.repeat(np.repeat(fields, repeats, axis=1), repeats, axis=2)[..., None]
     rows = 11.0 * fields.reshape(30, -1)
     unit, length = geometry_aware.neighbourhood(rows, fields, 30, latent[0].size)
-    term = geometry_aware.GeometryAware(1.0, 1.0, unit, length)
+    term = jax.jit(geometry_aware.GeometryAware(1.0, 1.0, unit, length))
     np.testing.assert_allclose(term(latent, rows)[0], 0, atol=1e-9)
     assert term(1.2 * latent, rows)[0] > 1e-3
     assert term(latent / 1.2, rows)[0] > 1e-3
@@ -226,9 +228,7 @@ def test_landmarks_keep_the_distances_of_the_exact_potential():
         assert np.mean(np.diag(d, 1)) < np.mean(np.diag(d, 40)) < np.mean(np.diag(d, 200))
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(50, 30), (300, 200), (200, 300)]
-)  # by SVD, and twice by subspace iteration
+@pytest.mark.parametrize(("count", "size"), [(50, 20), (100, 70), (70, 100)])  # by SVD, and twice by subspace iteration
 def test_principal_components_are_those_of_the_svd(count, size):
     components, decay = 12, 0.8
     rng = np.random.default_rng(0)

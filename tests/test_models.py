@@ -272,7 +272,7 @@ def test_published_autoencoder_has_its_number_of_parameters():
     count = (
         parameters(encoder, jnp.zeros((1, n, n)))[0] + parameters(decoder, jnp.zeros((1, *build.latent_shape(c))))[0]
     )
-    print(f"autoencoder pair: {count / 1e6:.3f} M; published 9.0 M, of which 8.5 M with standard attention")
+    print(f"autoencoder pair: {count / 1e6:.3f} M; published 9.0 M, 8.5 M with standard attention")
     assert abs(count / 8.5e6 - 1) < 0.03
 
 
