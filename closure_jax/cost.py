@@ -3,6 +3,7 @@
 Operations are counted by XLA on the traced programs; the time divides them by a fixed share of the matrix rate measured here.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +28,11 @@ def summary(config: ml_collections.ConfigDict) -> str:
     rate = matrix_rate()
     rows = [("phase", "fields", "steps", "memory", "rough time")]
     total = 0.0
-    for name, fields, count, memory, operations, share in _phases(config):
-        seconds = operations / (share * rate)
+    for phase in _phases(config):
+        seconds = phase.work / rate
         total += seconds
-        rows.append((name, f"{fields:,}", f"{count:,}", f"{memory / 2**30:.2f} GiB", _duration(seconds)))
+        memory = f"{phase.memory / 2**30:.2f} GiB"
+        rows.append((phase.name, f"{phase.fields:,}", f"{phase.steps:,}", memory, _duration(seconds)))
     rows.append(("together", "", "", "", _duration(total)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = [
@@ -53,71 +55,52 @@ def matrix_rate(size: int = 2048) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
-def _phases(config: ml_collections.ConfigDict) -> list[tuple[str, int, int, float, float, float]]:
-    """(name, fields, steps, bytes, operations, share of the matrix rate)."""
-    data, ae, transport, ev = config.data, config.autoencoder, config.transport, config.evaluation
-    times = len(build.simulation(config).snapshot_times())
-    stored = data.trajectories * times
-    field_bytes = 4 * data.resolution**2
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    """One row of the table; `work` is operations over the share of the matrix rate that they reach."""
+
+    name: str
+    fields: int
+    steps: int
+    memory: float
+    work: float
+
+
+def _phases(config: ml_collections.ConfigDict) -> list[_Phase]:
+    data = config.data
+    stored = data.trajectories * len(build.simulation(config).snapshot_times())
+    dataset = 2 * stored * _field_bytes(config)
     solver_steps = round(data.end / config.flow.dt)
-    chunk = min(data.chunk, data.trajectories)
-    step_flops = _solver_flops(config, build.solver_flow(config))
-    rows = [
-        (
-            "data",
-            stored,
-            solver_steps,
-            2 * stored * field_bytes + 20 * chunk * 4 * config.flow.resolution**2,
-            step_flops * data.trajectories * solver_steps,
-            _SOLVER_SHARE,
-        )
-    ]
-    dataset = 2 * stored * field_bytes
-    for field in ("vorticity", "closure"):
-        flops, memory = _training_cost(*_autoencoder_loss(config))
-        rows.append(
-            (
-                f"autoencoder_{field}",
-                ae.batch_size * ae.steps,
-                ae.steps,
-                dataset + memory,
-                flops * ae.steps,
-                _NETWORK_SHARE,
-            )
-        )
-    flops, memory = _training_cost(*_transport_loss(config))
-    rows.append(
-        (
-            "transport",
-            transport.batch_size * transport.steps,
-            transport.steps,
-            dataset + memory,
-            flops * transport.steps,
-            _NETWORK_SHARE,
-        )
-    )
+    simulated = 80 * min(data.chunk, data.trajectories) * config.flow.resolution**2
+    solver = _solver_flops(config, build.solver_flow(config)) * data.trajectories * solver_steps / _SOLVER_SHARE
+    rows = [_Phase("data", stored, solver_steps, dataset + simulated, solver)]
+    trained = [("autoencoder_vorticity", config.autoencoder, _autoencoder_loss(config))]
+    trained += [("autoencoder_closure", *trained[0][1:]), ("transport", config.transport, _transport_loss(config))]
+    for name, section, loss in trained:
+        if jax.tree.leaves(loss[1]):  # physical space has no autoencoder to train
+            flops, memory = _training_cost(*loss)
+            work = flops * section.steps / _NETWORK_SHARE
+            rows.append(_Phase(name, section.batch_size * section.steps, section.steps, dataset + memory, work))
+    return rows + _evaluation(config, dataset)
+
+
+def _evaluation(config: ml_collections.ConfigDict, dataset: float) -> list[_Phase]:
+    ev, field = config.evaluation, _field_bytes(config)
     encode, velocity, decode = _closure_flops(config)
     drawn = ev.states * ev.samples
-    rows.append(
-        (
-            "a_priori",
-            drawn * len(ev.steps),
-            sum(ev.steps),
-            dataset + 3 * drawn * field_bytes,
-            drawn * (len(ev.steps) * decode + sum(ev.steps) * velocity) + ev.states * encode,
-            _NETWORK_SHARE,
-        )
+    flops = drawn * (len(ev.steps) * decode + sum(ev.steps) * velocity) + ev.states * encode
+    prior = _Phase(
+        "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, flops / _NETWORK_SHARE
     )
-    members = ev.rollout_states * ev.rollout_members
-    rollout_steps = round(ev.rollout_time / config.flow.dt)
-    sample_flops = encode + decode + ev.rollout_sampler_steps * velocity
-    stored_flops = _solver_flops(config, build.stored_flow(config))
-    operations = (
-        members * rollout_steps * (2 * stored_flops / _SOLVER_SHARE + sample_flops / ev.rollout_hold / _NETWORK_SHARE)
-    )
-    memory = 2 * members * (round(ev.rollout_time) + 1) * field_bytes
-    rows.append(("a_posteriori", members, rollout_steps, dataset + memory, operations, 1.0))
-    return rows
+    members, rollout_steps = ev.rollout_states * ev.rollout_members, round(ev.rollout_time / config.flow.dt)
+    solver = 2 * _solver_flops(config, build.stored_flow(config)) / _SOLVER_SHARE  # the model's and the true ensemble
+    sample = (encode + decode + ev.rollout_sampler_steps * velocity) / ev.rollout_hold / _NETWORK_SHARE
+    memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
+    return [prior, _Phase("a_posteriori", members, rollout_steps, memory, members * rollout_steps * (solver + sample))]
+
+
+def _field_bytes(config: ml_collections.ConfigDict) -> int:
+    return 4 * config.data.resolution**2
 
 
 def _flops(function: Callable, *arguments: Any) -> float:

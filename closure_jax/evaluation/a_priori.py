@@ -68,19 +68,7 @@ def evaluate(
             "milliseconds_per_sample": sampler.milliseconds_per_sample(steps),
         }
         if steps == shown:
-            rows = np.unique(np.linspace(0, ev.states - 1, min(_EXAMPLES, ev.states)).astype(int))
-            arrays |= {
-                "a_priori_steps": np.array(steps),
-                "a_priori_time": times[rows],
-                "a_priori_vorticity": vorticity[rows],
-                "a_priori_truth": truth[rows],
-                "a_priori_exact_mean": exact_mean[rows],
-                "a_priori_samples": samples[rows, :_SHOWN],
-                "a_priori_mean": mean[rows],
-                "a_priori_spread": samples[rows].std(axis=1, ddof=1),
-                "closure_spectrum_truth": metrics.mean_spectrum(truth),
-                "closure_spectrum_model": metrics.mean_spectrum(samples[:, 0]),
-            }
+            arrays |= {"a_priori_steps": np.array(steps)} | _examples(times, vorticity, truth, exact_mean, samples)
     arrays |= {
         "noise_spectrum_exact": exact_spectrum,
         "noise_spectrum_steps": np.array(ev.steps),
@@ -96,6 +84,24 @@ def evaluate(
         "by_steps": by_steps,
     }
     return results, arrays
+
+
+def _examples(
+    times: np.ndarray, vorticity: np.ndarray, truth: np.ndarray, exact_mean: np.ndarray, samples: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Arrays of a few states in full, for the report."""
+    rows = np.unique(np.linspace(0, len(times) - 1, min(_EXAMPLES, len(times))).astype(int))
+    return {
+        "a_priori_time": times[rows],
+        "a_priori_vorticity": vorticity[rows],
+        "a_priori_truth": truth[rows],
+        "a_priori_exact_mean": exact_mean[rows],
+        "a_priori_samples": samples[rows, :_SHOWN],
+        "a_priori_mean": samples[rows].mean(axis=1),
+        "a_priori_spread": samples[rows].std(axis=1, ddof=1),
+        "closure_spectrum_truth": metrics.mean_spectrum(truth),
+        "closure_spectrum_model": metrics.mean_spectrum(samples[:, 0]),
+    }
 
 
 class Sampler:

@@ -92,7 +92,8 @@ def kernel_matrix(points: np.ndarray, knn: int) -> scipy.sparse.csr_matrix:
         squared[local, start + local] = 0.0
         bandwidth = np.sqrt(np.partition(squared, knn, axis=1)[:, knn])
         bandwidth = np.maximum(bandwidth, np.finfo(np.float32).tiny)
-        ratio = np.sqrt(squared) / bandwidth[:, None]
+        with np.errstate(over="ignore"):  # where many points coincide, the bandwidth is next to nothing
+            ratio = np.sqrt(squared) / bandwidth[:, None]
         row, column = np.nonzero(ratio <= reach)
         rows.append(start + row)
         columns.append(column)
