@@ -247,13 +247,13 @@ def load(
                 )
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"data file '{path}' can't be read ({error}): give another, or delete it if simulated"
+            f"data file '{path}' can't be read ({error}): give another, or delete it to make it anew"
         ) from None
     _check_shapes(arrays, path)
     checksum = _checksum(arrays[key] for key in ((s, f) for s in SPLITS for f in FIELDS))
     if stored is not None and stored != checksum:
         raise UserError(
-            f"data file '{path}' is damaged (its checksum differs): give another, or delete it if simulated"
+            f"data file '{path}' is damaged (its checksum differs): give another, or delete it to make it anew"
         )
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"data file '{path}' holds values that are not finite: expected finite fields")
