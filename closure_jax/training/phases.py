@@ -30,32 +30,30 @@ def train(
       work: records and checkpoints.
       cache: folder for what depends on the data only (diffusion potentials).
     """
+    checkpoints = work.checkpoints("closure")
+    if checkpoints.latest() is not None:
+        checkpoints.close()
+        for field in FIELDS:
+            print(f"autoencoder_{field}: already trained, {config.autoencoder.steps} steps")
+        print(f"transport: already trained, {config.transport.steps} steps")
+        return closure.StochasticClosure.load(work.path)
     params: dict[str, Any] = {field: train_autoencoder(config, field, dataset, work, cache) for field in FIELDS}
     scalings = {
         field: closure.Scaling(jnp.float32(norm.mean), jnp.float32(norm.std))
         for field, norm in dataset.normalisation.items()
     }
-    latents = {field: encode(config, params[field], field, dataset, "train") for field in FIELDS}
-    for field, latent in latents.items():
-        norm = dataset.normalisation[field]
-        mean, std = (
-            (latent.mean(), latent.std()) if config.transport.standardise else (-norm.mean / norm.std, 1 / norm.std)
-        )
-        scalings[f"latent_{field}"] = closure.Scaling(jnp.float32(mean), jnp.float32(std))
-    standard = {field: np.asarray(scalings[f"latent_{field}"].apply(latents[field])) for field in FIELDS}
-    held = {
-        field: np.asarray(
-            scalings[f"latent_{field}"].apply(
-                encode(config, params[field], field, dataset, "validation")[: config.training.validation_fields]
-            )
-        )
-        for field in FIELDS
-    }
-    params["network"] = train_transport(config, standard, held, work)
+    latents: dict[str, dict[str, np.ndarray]] = {"train": {}, "validation": {}}
+    for field in FIELDS:
+        trained = encode(config, params[field], field, dataset, "train")
+        held = _evenly(encode(config, params[field], field, dataset, "validation"), config.training.validation_fields)
+        mean, std, norm = trained.mean(), trained.std(), dataset.normalisation[field]
+        if not config.transport.standardise:  # back to the units of the field
+            mean, std = -norm.mean / norm.std, 1 / norm.std
+        scaling = scalings[f"latent_{field}"] = closure.Scaling(jnp.float32(mean), jnp.float32(std))
+        latents["train"][field], latents["validation"][field] = (np.asarray(scaling.apply(z)) for z in (trained, held))
+    params["network"] = train_transport(config, latents["train"], latents["validation"], work)
     leaves = {"params": params, "scalings": {k: {"mean": s.mean, "std": s.std} for k, s in scalings.items()}}
-    checkpoints = work.checkpoints("closure")
-    if checkpoints.latest() is None:
-        checkpoints.save(0, leaves)
+    checkpoints.save(0, leaves)
     checkpoints.close()
     return closure.assemble(config, leaves)
 
@@ -68,8 +66,7 @@ def train_autoencoder(
     devices.check_batch("autoencoder.batch_size", section.batch_size)
     normalise = dataset.normalisation[field].apply
     fields = normalise(dataset.fields(field, "train"))
-    held = normalise(dataset.fields(field, "validation"))
-    held = held[:: max(1, len(held) // config.training.validation_fields)]
+    held = normalise(_evenly(dataset.fields(field, "validation"), config.training.validation_fields))
     encoder, decoder = build.autoencoder_pair(config)
     optimiser = build.optimiser(section)
     params = closure.init_autoencoder(config, build.run_key(config, name))
@@ -142,6 +139,11 @@ def train_transport(
         validate=lambda params: {"validation_loss": float(validation_loss(params))},
     )
     return loop.run(phase, initial, work, config.training.log_every, config.training.checkpoint_every).ema
+
+
+def _evenly(values: np.ndarray, count: int) -> np.ndarray:
+    """About `count` entries, spread evenly over the first axis."""
+    return values[:: max(1, len(values) // count)]
 
 
 def in_blocks(function: Any, values: np.ndarray, size: int = _BLOCK) -> np.ndarray:
