@@ -7,7 +7,9 @@ results.json.
 
 import contextlib
 import fcntl
+import functools
 import json
+import logging
 import math
 import os
 import pathlib
@@ -210,8 +212,10 @@ class MetricsLog:
         self._board.close()
 
 
+@functools.cache
 def _drop_late_complaints() -> None:
-    """After a failed read, threads of the storage library go on to report to an event loop that has ended: says nothing new."""
+    """Keeps quiet what says nothing new: after a failed read, the storage library's threads report to an event loop that has
+    ended, now or long after, each with a traceback."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -219,6 +223,7 @@ def _drop_late_complaints() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -263,6 +268,7 @@ class Checkpoints:
         """
         step = self.require()
         like = jax.device_get(template)
+        _drop_late_complaints()
         try:
             tree = self._open().restore(step, args=ocp.args.StandardRestore(like))
             shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
@@ -270,7 +276,6 @@ class Checkpoints:
             if different:
                 raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
         except (ValueError, KeyError, OSError) as error:
-            _drop_late_complaints()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
                 f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
