@@ -75,6 +75,7 @@ _CHOICES = {
     "latent.ga.scale": ("neighbourhood", "published"),
     "latent.mp.scale": ("entry", "published"),
     "transport.process": paths.PATHS,
+    "diffusion.schedule": paths.SCHEDULES,
 }
 
 

@@ -35,7 +35,7 @@ def base(preset: str = "paper", process: str = "flow_matching", latent: str = "g
     config.preset = preset
     of_latent, of_process = presets.LATENTS.get(latent, {}), presets.PROCESSES.get(process, {})
     changes = [presets.CHANGES[preset], of_latent.get("", {}), of_latent.get(preset, {})]
-    changes += [of_process.get(case, {}) for case in ("", preset, f"{preset} {latent}")]
+    changes += [of_process.get(case, {}) for case in ("", preset, latent, f"{preset} {latent}")]
     for change in [*changes, {"transport.process": process, "latent.kind": latent}]:
         for field, value in change.items():
             _assign(config, field, value)

@@ -16,7 +16,7 @@ import numpy as np
 from closure_jax import build, closure
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import stepper
-from closure_jax.training import steps
+from closure_jax.training import phases, steps
 
 _NETWORK_SHARE = 0.2  # of the matrix rate that networks reach (measured on two CPU cores; rough)
 _SOLVER_SHARE = 0.35  # of the matrix rate that the solver reaches, likewise
@@ -74,11 +74,12 @@ def _phases(config: ml_collections.ConfigDict) -> list[_Phase]:
     simulated = 80 * min(data.chunk, data.trajectories) * config.flow.resolution**2
     solver = _solver_flops(config, build.solver_flow(config)) * data.trajectories * solver_steps / _SOLVER_SHARE
     rows = [_Phase("data", stored, solver_steps, dataset + simulated, solver)]
-    trained = [("autoencoder_vorticity", config.autoencoder, _autoencoder_loss(config))]
-    trained += [("autoencoder_closure", *trained[0][1:]), ("transport", config.transport, _transport_loss(config))]
-    for name, section, loss in trained:
-        if jax.tree.leaves(loss[1]):  # physical space has no autoencoder to train
-            flops, memory = _training_cost(*loss)
+    for name, section_name in phases.program_of(config).phases.items():
+        section = config[section_name]
+        losses = [make(config, section.batch_size) for make in _LOSSES[name]]
+        costs = [_training_cost(*loss) for loss in losses if jax.tree.leaves(loss[1])]
+        if costs:  # physical space has no autoencoder to train
+            flops, memory = (sum(column) for column in zip(*costs, strict=True))
             work = flops * section.steps / _NETWORK_SHARE
             rows.append(_Phase(name, section.batch_size * section.steps, section.steps, dataset + memory, work))
     return rows + _evaluation(config, dataset)
@@ -140,19 +141,27 @@ def _intermediate_bytes(program: Any) -> float:
     return total
 
 
-def _autoencoder_loss(config: ml_collections.ConfigDict) -> tuple[steps.Loss, Any, dict[str, Any]]:
-    n, size = config.data.resolution, config.autoencoder.batch_size
+def _autoencoder_loss(config: ml_collections.ConfigDict, size: int) -> tuple[steps.Loss, Any, dict[str, Any]]:
+    n = config.data.resolution
     params = jax.eval_shape(lambda: closure.init_autoencoder(config, jax.random.key(0)))
     batch = {"field": jax.ShapeDtypeStruct((size, n, n), jnp.float32), "position": np.arange(size)}
     return steps.autoencoder_loss(*build.autoencoder_pair(config), None), params, batch
 
 
-def _transport_loss(config: ml_collections.ConfigDict) -> tuple[steps.Loss, Any, dict[str, Any]]:
-    size = config.transport.batch_size
+def _transport_loss(config: ml_collections.ConfigDict, size: int) -> tuple[steps.Loss, Any, dict[str, Any]]:
     latent = jax.ShapeDtypeStruct((size, *build.latent_shape(config)), jnp.float32)
     params = jax.eval_shape(lambda: closure.init_network(config, jax.random.key(0)))
     loss = steps.transport_loss(build.network(config), build.path(config), config.network.prediction)
     return loss, params, {"condition": latent, "target": latent, "position": np.arange(size)}
+
+
+_LOSSES: dict[str, tuple[Callable, ...]] = {
+    "autoencoder_vorticity": (_autoencoder_loss,),
+    "autoencoder_closure": (_autoencoder_loss,),
+    "transport": (_transport_loss,),
+    "joint": (_autoencoder_loss, _autoencoder_loss, _transport_loss),
+}
+"""What a phase of training adds up, by name: (config, batch size) -> (loss, params, batch)."""
 
 
 def _closure_flops(config: ml_collections.ConfigDict, batch: int = 16) -> tuple[float, float, float]:

@@ -55,6 +55,13 @@ def gather(x: jax.Array) -> jax.Array:
     return jax.lax.all_gather(x, AXIS, tiled=True)
 
 
+def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls `mean` or `gather`, for use outside a `data_parallel` step: as if on one device."""
+    return lambda *arguments: jax.tree.map(
+        lambda leaf: leaf[0], jax.vmap(lambda _: function(*arguments), axis_name=AXIS)(jnp.zeros(1))
+    )
+
+
 def index() -> jax.Array:
     """Which device this is, inside a `data_parallel` step."""
     return jax.lax.axis_index(AXIS)

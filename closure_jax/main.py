@@ -43,7 +43,7 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[ml_c
     Raises:
       UserError: whatever is wrong with them.
     """
-    from closure_jax.training.regularisers import REGULARISERS
+    from closure_jax.training import phases
 
     if not options.config:
         raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
@@ -56,7 +56,7 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[ml_c
             if not text.startswith(("evaluation.", "sampler.")):
                 raise UserError(f"--config.{text}: with --mode=evaluate only evaluation.* and sampler.* can be changed")
     config_lib.override(config, overrides)
-    build.validate(config, REGULARISERS)
+    build.validate(config, phases.latent_spaces())
     work.check(config)
     return config, work
 

@@ -42,11 +42,15 @@ _RULES: dict[str, Rule] = {
     "diffusion.sigma": (lambda v: v > 1, "a number above 1"),
     "latent.mp.weight": _NON_NEGATIVE,
     "latent.ga.weight": _NON_NEGATIVE,
+    "latent.joint.closure_weight": _NON_NEGATIVE,
+    "latent.joint.vorticity_weight": _NON_NEGATIVE,
+    "latent.joint.moment_weight": _NON_NEGATIVE,
     "latent.ga.zeta": _NON_NEGATIVE,
     "evaluation.samples": _AT_LEAST_TWO,
     "evaluation.rollout_members": _AT_LEAST_TWO,
     "evaluation.rollout_start": _NON_NEGATIVE,
     "evaluation.rollout_white_noise": _NON_NEGATIVE,
+    "evaluation.rollout_t_max": _NON_NEGATIVE,
     "evaluation.steps": (lambda v: len(v) > 0 and min(v) > 0, "at least one number of sampler steps, all above 0"),
 }
 

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -169,6 +170,39 @@ class WorkDir:
     def checkpoints(self, phase: str) -> "Checkpoints":
         """The checkpoints of a phase."""
         return Checkpoints(self.path / "checkpoints" / phase)
+
+    def has_begun(self, phase: str) -> bool:
+        """Whether there is a checkpoint of the phase."""
+        checkpoints = self.checkpoints(phase)
+        try:
+            return checkpoints.latest() is not None
+        finally:
+            checkpoints.close()
+
+    def export_phase(self, phase: str, folder: pathlib.Path, facts: dict[str, Any]) -> None:
+        """Copies the newest checkpoint and the records of a finished phase to `folder`, aside and renamed."""
+        checkpoints = self.checkpoints(phase)
+        step = str(checkpoints.require())
+        checkpoints.close()
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.path / "checkpoints" / phase / step, partial / "checkpoint" / step)
+        write_json(partial / "records.json", self.records(phase))
+        write_json(partial / "trained_by.json", facts)
+        os.replace(partial, folder)
+
+    def import_phase(self, phase: str, folder: pathlib.Path) -> None:
+        """The inverse: the phase is then as if this run had trained it."""
+        log = self.metrics(phase, 0)
+        for record in json.loads((folder / "records.json").read_text()):
+            log.write(record["step"], {name: v for name, v in record.items() if name not in ("phase", "step")})
+        log.close()
+        target = self.path / "checkpoints" / phase
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder / "checkpoint", partial)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
 
 
 def _record(line: str) -> dict[str, Any] | None:

@@ -8,14 +8,14 @@ import pytest
 
 from closure_jax import build, closure, config
 from closure_jax.errors import UserError
-from closure_jax.training.regularisers import REGULARISERS
+from closure_jax.training import phases
 
 
 def resolved(preset: str, *overrides: str):
     """The preset's configuration with `field=value` texts applied, validated."""
     c = config.base(preset)
     config.override(c, overrides)
-    build.validate(c, REGULARISERS)
+    build.validate(c, phases.latent_spaces())
     return c
 
 

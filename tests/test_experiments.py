@@ -9,7 +9,7 @@ import pytest
 
 from closure_jax import build, closure, config
 from closure_jax.errors import UserError
-from closure_jax.training.regularisers import REGULARISERS
+from closure_jax.training import phases
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.py"))
@@ -27,7 +27,7 @@ every_preset = pytest.mark.parametrize("preset", config.PRESETS)
 def resolved(experiment: Path, preset: str, *overrides: str):
     c = config.load(f"{experiment}:{preset}")
     config.override(c, overrides)
-    build.validate(c, REGULARISERS)
+    build.validate(c, phases.latent_spaces())
     return c
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from closure_jax import build, closure, config, devices
-from closure_jax.training import steps
+from closure_jax.training import phases, steps
 from closure_jax.training.regularisers import REGULARISERS
 from closure_jax.training.state import TrainState
 from closure_jax.transport.paths import PATHS
@@ -39,7 +39,7 @@ def test_an_example_experiment_builds_and_trains(number, tmp_path):
     file = tmp_path / "example.py"
     file.write_text(EXPERIMENTS[number])
     c = config.load(f"{file}:tiny")
-    build.validate(c, REGULARISERS)
+    build.validate(c, phases.latent_spaces())
     assert np.abs(build.solver_flow(c).forcing()).max() > 0
     rng = np.random.default_rng(0)
     n, r = c.data.resolution, build.latent_shape(c)

@@ -29,6 +29,7 @@ def quadratic_phase(total: int, **changes) -> loop.Phase:
 
     values = {
         "name": "transport",
+        "section": "transport",
         "steps": total,
         "batch_at": lambda step: {"x": np.full((4, 3), step, np.float32), "position": np.arange(4)},
         "train_step": steps.make_train_step(loss, optax.with_extra_args_support(optax.adam(0.1)), 0.9),

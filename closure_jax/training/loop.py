@@ -21,6 +21,7 @@ class Phase:
 
     Attributes:
       name: of its checkpoints and of its lines in metrics.jsonl.
+      section: of the configuration that holds its learning rate, named in errors.
       steps: how many in all.
       batch_at: step -> global batch, a dict of numpy arrays; a pure function.
       train_step: (state, batch, key) -> (state, metrics), for `devices.data_parallel`.
@@ -30,6 +31,7 @@ class Phase:
     """
 
     name: str
+    section: str
     steps: int
     batch_at: Callable[[int], dict[str, np.ndarray]]
     train_step: Callable[..., Any]
@@ -96,7 +98,7 @@ def _train(
             saves = done % checkpoint_every == 0 or done == phase.steps
             if done % log_every and not saves:
                 continue
-            values = _fetch(waiting, phase.name, logged_at, checkpoints)
+            values = _fetch(waiting, phase, logged_at, checkpoints)
             seconds = time.perf_counter() - clock
             values |= {
                 "learning_rate": phase.learning_rate(step),
@@ -116,16 +118,15 @@ def _train(
     return devices.unreplicate(state)
 
 
-def _fetch(waiting: list[dict[str, jax.Array]], phase: str, start: int, checkpoints: Checkpoints) -> dict[str, float]:
+def _fetch(waiting: list[dict[str, jax.Array]], phase: Phase, start: int, checkpoints: Checkpoints) -> dict[str, float]:
     """Means of the waiting metrics; ends the run where a loss among them is not finite."""
     host = [{name: float(np.asarray(value)[0]) for name, value in metrics.items()} for metrics in waiting]
     for offset, values in enumerate(host):
         if not np.isfinite(values["loss"]):
             kept = checkpoints.latest()
             where = f"checkpoint {kept} is kept" if kept is not None else "no checkpoint was made yet"
-            section = "autoencoder" if phase.startswith("autoencoder") else phase
             raise UserError(
-                f"{phase}: the loss is {values['loss']} at step {start + offset + 1}, {where}: expected a finite loss;"
-                f" try a smaller --config.{section}.learning_rate in another --workdir"
+                f"{phase.name}: the loss is {values['loss']} at step {start + offset + 1}, {where}: expected a finite loss;"
+                f" try a smaller --config.{phase.section}.learning_rate in another --workdir"
             )
     return {name: float(np.mean([values[name] for values in host])) for name in host[0]}

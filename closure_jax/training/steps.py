@@ -14,6 +14,7 @@ import optax
 
 from closure_jax import devices
 from closure_jax.closure import bind_drift
+from closure_jax.latent.joint import moment_divergence
 from closure_jax.training.state import TrainState
 from closure_jax.transport import losses
 from closure_jax.transport.paths import Path
@@ -69,5 +70,34 @@ def transport_loss(network: nn.Module, path: Path, prediction: str) -> Loss:
     def loss(params, batch, keys):
         drift = bind_drift(network, path, prediction, params, batch["condition"])
         return losses.transport_loss(path, drift, keys, batch["condition"], batch["target"]), {}
+
+    return loss
+
+
+def joint_loss(
+    encoder: nn.Module, decoder: nn.Module, network: nn.Module, path: Path, prediction: str, weights: dict[str, float]
+) -> Loss:
+    """Both autoencoders and the transport network at once (arXiv 2602.17089; protocol section 3):
+
+        a mse(H) + b mse(w) + c moment divergence of H's latents + transport loss
+
+    Args:
+      weights: {"closure": a, "vorticity": b} of the mean squared errors of normalised fields, {"moments": c}.
+
+    The batch holds "vorticity" and "closure", (batch, n, n) normalised; params are {"vorticity", "closure"}, each with encoder
+    and decoder, and "network". Gradients of the transport loss reach both encoders.
+    """
+
+    def loss(params, batch, keys):
+        latents, measures = {}, {}
+        for field in ("vorticity", "closure"):
+            latents[field] = encoder.apply(params[field]["encoder"], batch[field])
+            rebuilt = decoder.apply(params[field]["decoder"], latents[field])
+            measures[f"reconstruction_{field}"] = jnp.mean((rebuilt - batch[field]) ** 2)
+        measures["moments"] = moment_divergence(devices.gather(latents["closure"]))
+        drift = bind_drift(network, path, prediction, params["network"], latents["vorticity"])
+        measures["transport"] = losses.transport_loss(path, drift, keys, latents["vorticity"], latents["closure"])
+        total = sum(weights[field] * measures[f"reconstruction_{field}"] for field in latents)
+        return total + weights["moments"] * measures["moments"] + measures["transport"], measures
 
     return loss

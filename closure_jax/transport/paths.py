@@ -42,6 +42,15 @@ class Path:
     training_range = (0.0, 1.0)
     """Transport times that training draws from, uniformly."""
 
+    schedules = ("uniform",)
+    """How the sampler's times may be spaced, the one in use first; `with_schedule` takes another."""
+
+    def with_schedule(self, schedule: str) -> "Path":
+        """The same path with its sampler's times spaced so."""
+        if schedule not in self.schedules:
+            raise ValueError(f"schedule '{schedule}': expected one of {', '.join(self.schedules)}")
+        return self
+
     def time(self, index: jax.Array, steps: jax.Array | int) -> jax.Array:
         """The sampler's time before step `index` of `steps`; its end for index = steps."""
         return index / steps
@@ -106,7 +115,8 @@ class Diffusion(Path):
     Attributes:
       sigma: growth of the noise; published 30.
       t_max: where sampling starts. It belongs to the scale of the field: std(t_max) must exceed the field's deviation.
-      t_min, rho: last of the Karras times before the final 0, and their exponent.
+      t_min, rho: last of the times before the final 0, and the exponent of the Karras times.
+      schedule: "karras" (published) or "uniform" times.
     """
 
     stochastic: bool = True
@@ -114,6 +124,16 @@ class Diffusion(Path):
     t_max: float = 1.0
     t_min: float = 1e-3
     rho: float = 7.0
+    schedule: str = "karras"
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Both spacings, the one in use first."""
+        return tuple(sorted(SCHEDULES, key=lambda name: name != self.schedule))
+
+    def with_schedule(self, schedule: str) -> "Diffusion":
+        """The same diffusion with its sampler's times spaced so."""
+        return dataclasses.replace(self, schedule=schedule)
 
     @property
     def training_range(self) -> tuple[float, float]:
@@ -125,14 +145,15 @@ class Diffusion(Path):
         return jnp.sqrt((self.sigma ** (2 * tau) - 1) / (2 * jnp.log(self.sigma)))
 
     def time(self, index: jax.Array, steps: jax.Array | int) -> jax.Array:
-        """Karras times: `steps` of them from t_max to t_min, then 0.
+        """`steps` times from t_max to t_min, then 0: Karras et al. 2022, or evenly spaced.
 
         Without that 0 the noise of t_min stays in the sample: 1.87 times the closure's deviation s in physical units. With it,
         the last step draws to the mean: in the limit of many steps s^2 / sqrt(s^2 + std(t_min)^2), 0.53 s there.
         """
         share = index / jnp.maximum(steps - 1, 1)
-        first, last = self.t_max ** (1 / self.rho), self.t_min ** (1 / self.rho)
-        return jnp.where(index < steps, (first + share * (last - first)) ** self.rho, 0.0)
+        rho = self.rho if self.schedule == "karras" else 1.0
+        first, last = self.t_max ** (1 / rho), self.t_min ** (1 / rho)
+        return jnp.where(index < steps, (first + share * (last - first)) ** rho, 0.0)
 
     def weight(self, tau: jax.Array) -> jax.Array:
         """std^2."""
@@ -169,6 +190,9 @@ class Diffusion(Path):
         """(data - x_tau) / (scale^2 + std^2): the score of Normal(data, scale^2 + std^2)."""
         return (data - x_tau) / _expand(scale**2 + self.std(tau) ** 2, x_tau)
 
+
+SCHEDULES = ("karras", "uniform")
+"""Spacings of a diffusion's sampler times."""
 
 PATHS: dict[str, Path] = {
     "diffusion": Diffusion(),

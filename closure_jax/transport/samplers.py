@@ -1,5 +1,7 @@
 """From source to target: Euler for the ODE, Euler-Maruyama for the SDE, as one loop."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -21,9 +23,28 @@ def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, step
     Returns:
       (batch, ...).
     """
+    start, euler = _euler(path, drift, keys, condition, steps)
+    return jax.lax.fori_loop(0, steps, euler, start)
+
+
+def trajectory(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, steps: int) -> jax.Array:
+    """The same draws with every state on the way, source first: (steps + 1, batch, ...)."""
+    start, euler = _euler(path, drift, keys, condition, steps)
+
+    def body(x, index):
+        x = euler(index, x)
+        return x, x
+
+    return jnp.concatenate([start[None], jax.lax.scan(body, start, jnp.arange(steps))[1]])
+
+
+def _euler(
+    path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, steps: int | jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """The sources, and the step (index, x) -> x."""
     split = jax.vmap(jax.random.split)(keys)
 
-    def euler(index, x):
+    def step(index, x):
         tau = path.time(index, steps)
         size = path.time(index + 1, steps) - tau
         batch_tau = jnp.full(len(keys), tau, x.dtype)
@@ -34,4 +55,4 @@ def sample(path: Path, drift: Drift, keys: jax.Array, condition: jax.Array, step
             x = x + scale * normal(split[:, 1], x)
         return x
 
-    return jax.lax.fori_loop(0, steps, euler, jax.vmap(path.source)(split[:, 0], condition))
+    return jax.vmap(path.source)(split[:, 0], condition), step
