@@ -97,6 +97,11 @@ class StochasticClosure:
         drift = bind_drift(self.network, self.path, self.prediction, self.params["network"], condition)
         return samplers.sample(self.path, drift, keys, condition, self.steps if steps is None else steps)
 
+    def trajectory(self, keys: jax.Array, condition: jax.Array, steps: int) -> jax.Array:
+        """As `sample_latent`, with every state on the way: (steps + 1, batch, r, r, c), the source first."""
+        drift = bind_drift(self.network, self.path, self.prediction, self.params["network"], condition)
+        return samplers.trajectory(self.path, drift, keys, condition, steps)
+
     def decode(self, latent: jax.Array) -> jax.Array:
         """Standardised latent of the closure -> (batch, n, n), physical units."""
         latent = self.scalings["latent_closure"].invert(latent)

@@ -173,3 +173,20 @@ def test_a_spectrum_that_is_zero_has_a_finite_error():
 
 def test_without_noise_there_is_no_spectrum_error():
     assert math.isnan(metrics.log_spectrum_error(np.ones(4), np.zeros(4)))
+
+
+# --- paths of a sampler ----------------------------------------------------------------------------------------------
+
+
+def test_a_straight_path_has_its_displacement_as_length():
+    x = draws(2, 4, 4, 1)
+    states = np.stack([(1 - tau) * x[:1].repeat(3, 0) + tau * x[1:].repeat(3, 0) for tau in np.linspace(0, 1, 7)])
+    found = metrics.path_measures(states)
+    assert found["straightness"] == pytest.approx(1, rel=1e-6)
+    assert found["length"] == pytest.approx(np.sqrt(np.mean((x[1] - x[0]) ** 2)), rel=1e-6)
+
+
+def test_a_quarter_circle_is_as_straight_as_geometry_says():
+    angle = np.linspace(0, np.pi / 2, 400)
+    states = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None]
+    assert metrics.path_measures(states)["straightness"] == pytest.approx(math.sqrt(2) / (math.pi / 2), rel=1e-4)

@@ -16,6 +16,7 @@ from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import spectral, stepper
+from closure_jax.transport import paths
 
 _FRAMES_PER_UNIT = 5
 _BINS = 80
@@ -95,6 +96,8 @@ def evaluate(
     true_key, model_key = jax.random.split(key)
 
     truth = rollout(flow, flow_lib.exact_closure(flow.grid, noise), ensemble, true_key, dt, 1, units, "true ensemble")
+    if ev.rollout_t_max and isinstance(model.path, paths.Diffusion):
+        model = model.replace(path=dataclasses.replace(model.path, t_max=ev.rollout_t_max))
     sampler = model_sampler(model, ev.rollout_sampler_steps, ev.rollout_white_noise)
     learned = rollout(flow, sampler, ensemble, model_key, dt, ev.rollout_hold, units, "model ensemble")
     bare = rollout(flow, flow_lib.no_closure, initial[:, None], key, dt, 1, units, "no closure")

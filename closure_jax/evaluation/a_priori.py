@@ -4,6 +4,7 @@ The exact mean and the exact noise serve as measure only; no model sees them.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ _EXAMPLES = 3  # states shown in full
 _SHOWN = 2  # samples of each
 _BLOCK = 256  # fields sampled at once
 _TIMED = 64  # fields in one timed call
+_PATH_STEPS = 50  # sampler steps of the paths whose length is measured
 
 
 def test_states(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,28 +49,37 @@ def evaluate(
     exact_crps = metrics.gaussian_crps(exact_mean, deviation, truth) if deviation > 0 else float("nan")
     key = jax.random.fold_in(jax.random.key(config.seed), 101)
 
+    def judge(samples):
+        mean = samples.mean(axis=1)
+        error, spectrum = metrics.relative_error(mean, truth), metrics.deviation_spectrum(samples)
+        spread = metrics.rms_spread(samples)
+        return spectrum, {
+            "relative_error": error,
+            "over_floor": error / floor if floor > 0 else float("nan"),
+            "excess_error": metrics.relative_error(mean, exact_mean),
+            "spread": spread,
+            "spread_ratio": spread / deviation if deviation > 0 else float("nan"),
+            "noise_spectrum_error": metrics.log_spectrum_error(spectrum, exact_spectrum),
+            "crps_ratio": metrics.ensemble_crps(samples, truth[:, None]) / exact_crps,
+            "mean_squared_error": float(np.mean((mean - truth) ** 2)),
+        }
+
     by_steps, spectra = {}, []
     arrays: dict[str, np.ndarray] = {}
     sampler = Sampler(model, key, vorticity, ev.samples)
     shown = min(ev.steps, key=lambda n: abs(n - model.steps))
+    schedule, *others = model.path.schedules
     for steps in tqdm(ev.steps, desc="a priori", unit="setting", disable=None):
         samples = sampler.draw(steps)
-        mean = samples.mean(axis=1)
-        spectrum = metrics.deviation_spectrum(samples)
+        spectrum, measures = judge(samples)
         spectra.append(spectrum)
-        error = metrics.relative_error(mean, truth)
-        by_steps[str(steps)] = {
-            "relative_error": error,
-            "over_floor": error / floor if floor > 0 else float("nan"),
-            "excess_error": metrics.relative_error(mean, exact_mean),
-            "spread_ratio": metrics.rms_spread(samples) / deviation if deviation > 0 else float("nan"),
-            "noise_spectrum_error": metrics.log_spectrum_error(spectrum, exact_spectrum),
-            "crps_ratio": metrics.ensemble_crps(samples, truth[:, None]) / exact_crps,
-            "mean_squared_error": float(np.mean((mean - truth) ** 2)),
-            "milliseconds_per_sample": sampler.milliseconds_per_sample(steps),
-        }
+        by_steps[str(steps)] = measures | sampler.milliseconds(steps)
         if steps == shown:
             arrays |= {"a_priori_steps": np.array(steps)} | _examples(times, vorticity, truth, exact_mean, samples)
+    by_schedule = {}
+    for other in others:
+        spaced = Sampler(model.replace(path=model.path.with_schedule(other)), key, vorticity, ev.samples)
+        by_schedule[other] = {str(steps): judge(spaced.draw(steps))[1] for steps in ev.steps}
     arrays |= {
         "noise_spectrum_exact": exact_spectrum,
         "noise_spectrum_steps": np.array(ev.steps),
@@ -81,7 +92,12 @@ def evaluate(
         "samples": ev.samples,
         "times": times.tolist(),
         "exact_standard_deviation": deviation,
+        "schedule": schedule,
         "by_steps": by_steps,
+        "by_schedule": by_schedule,
+        "noise_spectrum": {"exact": exact_spectrum, "model": dict(zip(by_steps, spectra, strict=True))},
+        "path": sampler.path_measures(min(_PATH_STEPS, max(ev.steps))),
+        "milliseconds": sampler.milliseconds_of_parts(),
     }
     return results, arrays
 
@@ -108,11 +124,14 @@ class Sampler:
     """Samples of a model for fixed states, and their cost; one compiled program serves all numbers of sampler steps."""
 
     def __init__(self, model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, count: int):
-        self._model, self._shape, self._count = model, vorticity.shape, count
+        self._model, self._key, self._shape, self._count = model, key, vorticity.shape, count
         self._size = min(_BLOCK, len(vorticity) * count)
-        self._conditions = jax.jit(StochasticClosure.encode)(model, vorticity)
+        self._encode, self._decode = jax.jit(StochasticClosure.encode), jax.jit(StochasticClosure.decode)
+        self._conditions = self._encode(model, vorticity)
         self._timed_fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
+        self._timed_keys = jax.random.split(key, _TIMED)
         self._call = jax.jit(lambda model, fields, steps: model(key, fields, steps))
+        self._sample = jax.jit(StochasticClosure.sample_latent)
 
         def block(model, conditions, first, steps):
             number = first + jnp.arange(self._size)
@@ -130,12 +149,36 @@ class Sampler:
             parts.append(np.asarray(self._block(self._model, self._conditions, first, steps))[start - first :])
         return np.concatenate(parts).reshape(self._shape[0], self._count, *self._shape[1:])
 
-    def milliseconds_per_sample(self, steps: int) -> float:
-        """Median wall time of a whole call (encode, sample, decode) over its batch, compilation apart."""
-        self._call(self._model, self._timed_fields, steps).block_until_ready()
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            self._call(self._model, self._timed_fields, steps).block_until_ready()
-            seconds.append(time.perf_counter() - start)
-        return float(np.median(seconds)) / _TIMED * 1e3
+    def milliseconds(self, steps: int) -> dict[str, float]:
+        """Per sample: of a whole call (encode, sample, decode), and of sampling alone with the condition encoded."""
+        conditions = self._encode(self._model, self._timed_fields)
+        return {
+            "milliseconds_per_sample": _milliseconds(self._call, self._model, self._timed_fields, steps),
+            "milliseconds_sampling": _milliseconds(self._sample, self._model, self._timed_keys, conditions, steps),
+        }
+
+    def milliseconds_of_parts(self) -> dict[str, float]:
+        """Per field: of encoding the vorticity and of decoding the closure, which no number of sampler steps changes."""
+        latent = self._encode(self._model, self._timed_fields)
+        return {
+            "encode": _milliseconds(self._encode, self._model, self._timed_fields),
+            "decode": _milliseconds(self._decode, self._model, latent),
+        }
+
+    def path_measures(self, steps: int) -> dict[str, float]:
+        """Length and straightness of the sampler's paths from source to sample, at a number of steps; see `metrics`."""
+        states = jax.jit(StochasticClosure.trajectory, static_argnums=3)(
+            self._model, self._timed_keys, self._encode(self._model, self._timed_fields), steps
+        )
+        return {"steps": steps, **metrics.path_measures(np.asarray(states))}
+
+
+def _milliseconds(function: Callable, *arguments: Any) -> float:
+    """Median wall time of a call over its batch of `_TIMED`, compilation apart."""
+    function(*arguments).block_until_ready()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        function(*arguments).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)) / _TIMED * 1e3

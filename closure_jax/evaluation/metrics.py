@@ -73,3 +73,22 @@ def log_spectrum_error(spectrum: np.ndarray, exact: np.ndarray, share: float = 0
     order = np.argsort(exact)[::-1]
     carried = order[: int(np.searchsorted(np.cumsum(exact[order]), share * exact.sum())) + 1]
     return float(np.mean(np.abs(np.log(np.maximum(spectrum[carried], 1e-30) / exact[carried]))))
+
+
+def path_measures(states: np.ndarray) -> dict[str, float]:
+    """How long and how straight the sampler's paths are, mean over the batch, per entry (root mean square).
+
+    Args:
+      states: (steps + 1, batch, ...), source first.
+    Returns:
+      "length" sum of the steps' sizes, "displacement" from source to sample, "straightness" displacement over length: 1 for
+      a straight line. The noise of an SDE counts: its length grows with the number of steps.
+    """
+    flat = states.reshape(*states.shape[:2], -1).astype(np.float64)
+    sizes = np.sqrt(np.mean(np.diff(flat, axis=0) ** 2, axis=2))
+    length, displacement = sizes.sum(axis=0), np.sqrt(np.mean((flat[-1] - flat[0]) ** 2, axis=1))
+    return {
+        "length": float(length.mean()),
+        "displacement": float(displacement.mean()),
+        "straightness": float(np.mean(displacement / length)),
+    }
