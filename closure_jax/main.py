@@ -7,25 +7,20 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_collections
 
 import closure_jax
-from closure_jax import build, devices
+from closure_jax import build, cli, devices
 from closure_jax import config as config_lib
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
-
-
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _Parser(prog="closure_jax", allow_abbrev=False, description="Train and judge a stochastic closure.")
+    parser = cli.Parser("closure_jax", "Train and judge a stochastic closure.")
     parser.add_argument("--config", metavar="FILE.py[:PRESET]", help="experiment; presets: paper, small, tiny")
     parser.add_argument("--workdir", help="work directory; default runs/EXPERIMENT-PRESET in the current folder")
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train", help="evaluate: judge what DIR holds")
@@ -161,35 +156,20 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m closure_jax`; returns the exit status."""
-    try:
-        options, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
-        if options.require_accelerator and not devices.has_accelerator():
-            raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
-        config, work = resolve(options, overrides)
-        print(f"closure_jax on {devices.describe()}, preset {config.preset}, work directory {work.path}", flush=True)
-        if options.dry_run:
-            from closure_jax import cost
-
-            print(cost.summary(config))
-            return 0
-        if options.mode == "evaluate":
-            work.checkpoints("closure").require()
-        run(config, work, options.mode)
-    except UserError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        where = f" '{error.filename}'" if error.filename else ""
-        return _refuse(
-            f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
-        )
-    except MemoryError:
-        return _refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
-    except KeyboardInterrupt:
-        print("closure_jax: stopped; the same command continues", file=sys.stderr)
-        return 130
-    return 0
+    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments))
 
 
-def _refuse(message: str) -> int:
-    print("closure_jax: error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+def _command(arguments: Sequence[str]) -> None:
+    options, overrides = _parse(arguments)
+    if options.require_accelerator and not devices.has_accelerator():
+        raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
+    config, work = resolve(options, overrides)
+    print(f"closure_jax on {devices.describe()}, preset {config.preset}, work directory {work.path}", flush=True)
+    if options.dry_run:
+        from closure_jax import cost
+
+        print(cost.summary(config))
+        return
+    if options.mode == "evaluate":
+        work.checkpoints("closure").require()
+    run(config, work, options.mode)

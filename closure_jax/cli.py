@@ -1,0 +1,51 @@
+"""What all commands share: a parser that raises the user's mistakes, and their one line and exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from closure_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors; options can't be abbreviated."""
+
+    def __init__(self, prog: str, description: str):
+        # Abbreviations would change their meaning with the next option.
+        super().__init__(prog=prog, allow_abbrev=False, description=description)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+
+def run(command: Callable[[], None], stopped: str = "stopped; the same command continues") -> int:
+    """Runs a command and returns its exit status.
+
+    Args:
+      command: what to run.
+      stopped: what to say when the user interrupts it.
+    Returns:
+      0; 2 after a mistake of the user's, which is told in one line on stderr; 130 when interrupted.
+    """
+    try:
+        command()
+    except UserError as error:
+        return refuse(str(error))
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        return refuse(
+            f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
+        )
+    except MemoryError:
+        return refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
+    except KeyboardInterrupt:
+        print(f"closure_jax: {stopped}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def refuse(message: str) -> int:
+    """Prints the message as one line on stderr and returns exit status 2."""
+    print("closure_jax: error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
