@@ -47,6 +47,7 @@ _RULES: dict[str, Rule] = {
     "latent.joint.moment_weight": _NON_NEGATIVE,
     "latent.ga.zeta": _NON_NEGATIVE,
     "evaluation.samples": _AT_LEAST_TWO,
+    "evaluation.geometry_states": (lambda v: v >= 8, "a whole number of at least 8"),
     "evaluation.rollout_members": _AT_LEAST_TWO,
     "evaluation.rollout_start": _NON_NEGATIVE,
     "evaluation.rollout_white_noise": _NON_NEGATIVE,

@@ -267,6 +267,7 @@ IMPOSSIBLE = [
             ("training.validation_fields", "0"),
             ("evaluation.states", "0"),
             ("evaluation.samples", "1"),
+            ("evaluation.geometry_states", "7"),
             ("evaluation.steps", "()"),
             ("evaluation.steps", "(0, 1)"),
             ("evaluation.rollout_members", "1"),
