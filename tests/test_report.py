@@ -18,6 +18,7 @@ from closure_jax.evaluation.report import write_report
 FIGURES = {
     *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),
     *("rollout_fields.png", "rollout_spectra.png", "rollout_pdf.png", "rollout_animation.gif"),
+    *("latent_embedding.png", "latent_distances.png", "persistence_diagrams.png"),
 }
 
 
@@ -53,32 +54,51 @@ def make_arrays(n, states=2, samples=3, times=3, frames=12, seed=0):
     for name, factor in (("truth", 1.0), ("model", 1.1), ("no_closure", 0.4)):
         scores |= {f"energy_{name}": np.tile(factor * spectrum / np.maximum(shells, 1) ** 2, (times, 1))}
         scores |= {f"enstrophy_{name}": np.tile(factor * spectrum, (times, 1)), f"pdf_{name}": factor * pdf}
-    return scores | {
-        "a_priori_time": np.linspace(20, 40, states),
-        "a_priori_vorticity": smooth_fields(rng, states, n=n),
-        "a_priori_truth": exact + 0.02 * smooth_fields(rng, states, n=n),
-        "a_priori_exact_mean": exact,
-        "a_priori_samples": draws,
-        "a_priori_mean": exact + 0.003 * smooth_fields(rng, states, n=n, cut=6),
-        "a_priori_spread": 0.018 + 0.001 * smooth_fields(rng, states, n=n),
-        "a_priori_steps": np.array(10),
-        "closure_spectrum_truth": spectrum + noise,
-        "closure_spectrum_model": spectrum + 0.8 * noise,
-        "noise_spectrum_exact": noise,
-        "noise_spectrum_steps": np.array([1, 10, 50]),
-        "noise_spectrum_model": np.array([0.2, 0.7, 0.95])[:, None] * noise + 1e-11,
-        "field_time": np.linspace(1, 20, times),
-        "field_truth": truth,
-        "field_model": truth + 0.02 * smooth_fields(rng, times, n=n),
-        "field_no_closure": 0.3 * smooth_fields(rng, times, n=n),
-        "pdf_vorticity": bins,
-        "animation_time": np.linspace(0, 20, frames),
-        "animation_truth": moving,
-        "animation_model": moving + 0.01 * smooth_fields(rng, frames, n=n),
-        "start_time": np.array(30.0),
-        "domain_length": np.array(1.0),
-        "noise_standard_deviation": np.array(0.02),
-    }
+    return (
+        geometry_arrays(rng)
+        | scores
+        | {
+            "a_priori_time": np.linspace(20, 40, states),
+            "a_priori_vorticity": smooth_fields(rng, states, n=n),
+            "a_priori_truth": exact + 0.02 * smooth_fields(rng, states, n=n),
+            "a_priori_exact_mean": exact,
+            "a_priori_samples": draws,
+            "a_priori_mean": exact + 0.003 * smooth_fields(rng, states, n=n, cut=6),
+            "a_priori_spread": 0.018 + 0.001 * smooth_fields(rng, states, n=n),
+            "a_priori_steps": np.array(10),
+            "closure_spectrum_truth": spectrum + noise,
+            "closure_spectrum_model": spectrum + 0.8 * noise,
+            "noise_spectrum_exact": noise,
+            "noise_spectrum_steps": np.array([1, 10, 50]),
+            "noise_spectrum_model": np.array([0.2, 0.7, 0.95])[:, None] * noise + 1e-11,
+            "field_time": np.linspace(1, 20, times),
+            "field_truth": truth,
+            "field_model": truth + 0.02 * smooth_fields(rng, times, n=n),
+            "field_no_closure": 0.3 * smooth_fields(rng, times, n=n),
+            "pdf_vorticity": bins,
+            "animation_time": np.linspace(0, 20, frames),
+            "animation_truth": moving,
+            "animation_model": moving + 0.01 * smooth_fields(rng, frames, n=n),
+            "start_time": np.array(30.0),
+            "domain_length": np.array(1.0),
+            "noise_standard_deviation": np.array(0.02),
+        }
+    )
+
+
+def geometry_arrays(rng, trajectories=2, snapshots=5):
+    """Arrays of latents that keep the geometry but for a little noise."""
+    arrays = {"geometry_time": np.linspace(20, 40, snapshots)}
+    for field in ("vorticity", "closure"):
+        turn = np.linspace(0, 3, snapshots) + np.arange(trajectories)[:, None]
+        plane = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+        distances = rng.uniform(0.1, 2, size=45)
+        classes = np.array([[0, 0, 0.3], [0, 0, 0.4], [1, 0.4, 0.9]])
+        shown = {"embedding_full": plane, "embedding_latent": 1.02 * plane, "explained": np.array([0.6, 0.7])}
+        shown |= {"distances": np.stack([distances, 1.1 * distances])}
+        shown |= {"persistence_full": classes, "persistence_latent": classes * (1, 1, 1.01)}
+        arrays |= {f"geometry_{field}_{name}": array for name, array in shown.items()}
+    return arrays
 
 
 def make_results():
@@ -107,6 +127,14 @@ def make_results():
             "closure": {"relative_error": 1.4e-2, "regulariser_weight": 4e-9},
         },
         "a_priori": {"floor": 0.1, "states": 10, "samples": 100, "times": [20.0, 40.0], "by_steps": by_steps},
+        "latent_geometry": {
+            "states": 400,
+            "neighbours": 10,
+            "conditional_smoothness": 0.987,
+            "vorticity": {"distance_correlation": 0.9876, "condition_number": 184.0},
+            "closure": {"distance_correlation": 0.9765, "condition_number": 6.12},
+            "topology": {"vorticity": {"bottleneck_h1": 0.0123}, "closure": {"bottleneck_h1": 0.0234}},
+        },
         "a_posteriori": {
             "time": time.tolist(),
             "relative_error": (0.002 * time).tolist(),
@@ -207,7 +235,7 @@ def test_key_figures_are_on_the_page(page):
 def test_sections_come_in_the_order_of_the_argument(page):
     _, text = page
     assert re.findall(r"<h2[^>]*>([^<]+)", text) == [
-        *("Summary", "Training", "A priori", "A posteriori", "Configuration", "Wall time"),
+        *("Summary", "Training", "A priori", "Latent geometry", "A posteriori", "Configuration", "Wall time"),
     ]
 
 
@@ -240,6 +268,21 @@ def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, coarse):
         "rollout_pdf.png",
         "training_curves.png",
     }
+
+
+def test_without_the_topology_packages_the_page_says_what_to_install(tmp_path, coarse):
+    arrays, results = make_arrays(16), make_results()
+    results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology] for persistent homology"}
+    text = write_report(write_run(tmp_path, arrays, results, make_metrics())).read_text(encoding="utf-8")
+    assert "persistence_diagrams: left out, install closure_jax[topology] for persistent homology." in text
+    assert "bottleneck" not in text and "0.988" in text
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES - {"persistence_diagrams.png"}
+
+
+def test_latents_that_could_not_be_measured_say_why(tmp_path, coarse):
+    results = make_results() | {"latent_geometry": {"missing": "latents of the closure are not finite"}}
+    text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+    assert "Left out: latents of the closure are not finite." in text and "latent_embedding" not in text
 
 
 def test_records_of_a_resumed_run(tmp_path, coarse):

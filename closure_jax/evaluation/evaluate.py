@@ -1,4 +1,4 @@
-"""The whole evaluation: reconstruction, a priori, a posteriori, report, and results.json last."""
+"""The whole evaluation: reconstruction, a priori, latent geometry, a posteriori, report, and results.json last."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
 from closure_jax.data.dataset import FIELDS, Dataset
-from closure_jax.evaluation import a_posteriori, a_priori, metrics, report
+from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, metrics, report
 from closure_jax.training.phases import in_blocks
 from closure_jax.workdir import WorkDir
 
@@ -35,13 +35,16 @@ def run(
 ) -> None:
     """Evaluates and writes arrays.npz, figures, report.html and results.json."""
     spent = work.wall_seconds()
-    for phase in ("a_priori", "a_posteriori", "report"):
+    for phase in ("a_priori", "latent_geometry", "a_posteriori", "report"):
         spent.pop(phase, None)
     work.write_wall_seconds(spent)
     print("evaluation: reconstruction and a priori")
     with work.timed("a_priori"):
         reconstruction = reconstruction_errors(dataset, model, work)
         prior, arrays = a_priori.evaluate(config, dataset, model)
+    print("evaluation: latent geometry")
+    with work.timed("latent_geometry"):
+        geometry, shown = latent_geometry.evaluate(config, dataset, model)
     print("evaluation: a posteriori rollouts")
     with work.timed("a_posteriori"):
         posterior, more = a_posteriori.evaluate(config, dataset, model)
@@ -54,13 +57,14 @@ def run(
         "wall_seconds": work.wall_seconds(),
         "autoencoder": reconstruction,
         "a_priori": prior,
+        "latent_geometry": geometry,
         "a_posteriori": posterior,
         "settings": settings(config),
         "versions": facts["versions"],
         "data_checksum": facts["data_checksum"],
     }
     np.savez_compressed(
-        work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | more).items()}
+        work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | shown | more).items()}
     )
     with work.timed("report"):
         report.write_report(work.path, results)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from closure_jax.evaluation import animation, figures
+from closure_jax.evaluation import animation, figures, geometry_figures
 
 _STEP_COLUMNS = {
     "relative_error": "relative error",
@@ -57,6 +57,7 @@ _CAPTIONS = {
         they are the strongest vortices.""",
     "rollout_animation": """Truth beside one member of the model's ensemble, from the same start. The difference is
         enlarged by the factor in its title and shares the colour scale.""",
+    **geometry_figures.CAPTIONS,
 }
 
 _CSS = """
@@ -112,6 +113,7 @@ def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = No
         "Summary": _summary(run),
         "Training": _training(run, folder),
         "A priori": _a_priori(run, folder),
+        "Latent geometry": _latent_geometry(run, folder),
         "A posteriori": _a_posteriori(run, folder),
         "Configuration": _configuration(run),
         "Wall time": _wall_time(run),
@@ -281,6 +283,35 @@ def _a_priori(run: _Run, folder: pathlib.Path) -> str:
     parts.append(_figure(folder, figures.a_priori_spectra, run.arrays))
     if by_steps:
         parts.append(_figure(folder, figures.sampler_steps, by_steps, _get(results, "floor")))
+    return "".join(parts)
+
+
+def _latent_geometry(run: _Run, folder: pathlib.Path) -> str:
+    results = _get(run.results, "latent_geometry") or {}
+    if "missing" in results:
+        return f"<p class=missing>Left out: {_text(results['missing'])}.</p>"
+    intro = (
+        f"What the encoders do to the geometry of {_text(results.get('states'))} test states; neighbourhoods of "
+        f"{_text(results.get('neighbours'))}. Conditional smoothness: {_text(results.get('conditional_smoothness'))}, how "
+        "far H moves between neighbouring w of different trajectories in the latent space, over the same in the full "
+        "space; under 1 the map from w to H is smoother there. A similarity scales all distances alike, and no measure "
+        "depends on that scale."
+    )
+    topology, fields = results.get("topology") or {}, ("vorticity", "closure")
+    measures = {field: {**(results.get(field) or {}), **(topology.get(field) or {})} for field in fields}
+    rows = [
+        (name.replace("_", " "), *(measures[field].get(name) for field in fields), note)
+        for name, note in geometry_figures.NOTES.items()
+        if "missing" not in topology or "_h" not in name
+    ]
+    parts = [f"<p>{intro}</p>", _table(("", "w", "H", "how to read it"), rows, notes=1)]
+    for draw in (geometry_figures.latent_embedding, geometry_figures.latent_distances):
+        parts.append(_figure(folder, draw, run.arrays))
+    if "missing" in topology:
+        (folder / "persistence_diagrams.png").unlink(missing_ok=True)
+        parts.append(f"<p class=missing>persistence_diagrams: left out, {_text(topology['missing'])}.</p>")
+    else:
+        parts.append(_figure(folder, geometry_figures.persistence_diagrams, run.arrays))
     return "".join(parts)
 
 
