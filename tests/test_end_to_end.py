@@ -94,6 +94,10 @@ def test_results_have_every_key(finished):
     assert results["a_priori"]["by_steps"].keys() == {"1", "2", "5", "10", "50"}
     for measures in results["a_priori"]["by_steps"].values():
         assert measures.keys() >= A_PRIORI
+    geometry = results["latent_geometry"]
+    assert geometry["states"] == 24 and geometry["conditional_smoothness"] > 0 and geometry["topology"]
+    for field in ("vorticity", "closure"):
+        assert 0.5 < geometry[field]["trustworthiness"] <= 1 and geometry[field]["condition_number"] >= 1
     rollout = results["a_posteriori"]
     lists = ("time", "relative_error", "relative_error_no_closure", "spread", "spread_truth", "crps")
     assert rollout["time"] == [0.0, 1.0] and all(len(rollout[name]) == 2 for name in lists)

@@ -21,7 +21,7 @@ NOTES = {
     "condition_number": "Most over least stretched latent direction of the decoder, also where no state goes: 1 is best.",
     "distortion": "Deviation of the logarithms of these stretches: 0 stretches all alike.",
     "effective_rank": "How many latent directions the decoder uses alike; at most the entries of the latent.",
-    "bottleneck_h0": "Connected components: the largest move between the two persistence diagrams; 0 is one topology.",
+    "bottleneck_h0": "Connected components: the largest move between the two persistence diagrams; 0 is the same topology.",
     "wasserstein_h0": "The same: the sum of all moves.",
     "bottleneck_h1": "Loops: the largest move between the two persistence diagrams; compare with the longest life.",
     "wasserstein_h1": "The same: the sum of all moves.",

@@ -2,7 +2,7 @@
 
 Full space x: fields normalised as the encoder sees them. Latent space z: standardised latents, as StochasticClosure uses
 them. A distance is Euclidean and counted per entry (divided by the square root of the number of entries), and no measure
-but the decoder's changes when either space is scaled. The states are test fields, spread evenly over the test trajectories.
+changes when either space is scaled. The states are test fields, spread evenly over the test trajectories.
 """
 
 import functools
