@@ -6,6 +6,9 @@ unset CDPATH
 
 # name | what python runs | what it does. A new sub-command is a new line here.
 commands=(
+  'demo|closure_jax.demo|couple a trained closure to the solver and animate it'
+  'sweep|closure_jax.sweep|run the matrix of experiments, skipping what is done, and compare them'
+  'study|closure_jax.study|questions that take many runs: data_efficiency[:preset]'
   'test|pytest|run the tests (pytest arguments may follow; paths count from the repository)'
 )
 

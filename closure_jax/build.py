@@ -113,7 +113,7 @@ def simulation(config: ConfigDict) -> dataset_lib.Simulation:
         flow=flow,
         noise=noise(config, flow),
         initial=noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau),
-        seed=config.seed,
+        seed=data.seed,
         trajectories=data.trajectories,
         test_trajectories=data.test_trajectories,
         resolution=data.resolution,
@@ -122,6 +122,12 @@ def simulation(config: ConfigDict) -> dataset_lib.Simulation:
         every=data.snapshot_every,
         chunk=data.chunk,
     )
+
+
+def training_trajectories(config: ConfigDict) -> int:
+    """How many trajectories there are to train on, without those held out to validate or test."""
+    count = config.data.trajectories - config.data.test_trajectories
+    return count - dataset_lib.validation_trajectories(count)
 
 
 def autoencoder_pair(config: ConfigDict) -> tuple[nn.Module, nn.Module]:

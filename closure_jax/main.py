@@ -94,8 +94,9 @@ def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_
 
 def _load(config: ml_collections.ConfigDict, path: pathlib.Path) -> dataset_lib.Dataset:
     simulation = build.simulation(config)
-    interval = config.data.snapshot_every * config.flow.dt
-    return dataset_lib.load(path, len(simulation.snapshot_times()), interval, config.data.burn_in, simulation.physics())
+    interval, snapshots = config.data.snapshot_every * config.flow.dt, len(simulation.snapshot_times())
+    dataset = dataset_lib.load(path, snapshots, interval, config.data.burn_in, simulation.physics())
+    return dataset.first(config.data.train_trajectories) if config.data.train_trajectories else dataset
 
 
 def revision() -> str:
@@ -117,6 +118,7 @@ def provenance(dataset: dataset_lib.Dataset) -> dict[str, Any]:
     versions = {"closure_jax": closure_jax.__version__} | {name: importlib.metadata.version(name) for name in packages}
     return {
         "revision": revision(),
+        "trained_revision": revision(),
         "device": devices.describe(),
         "python": sys.version.split()[0],
         "versions": versions,
@@ -139,6 +141,8 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
     with work.lock():
         dataset = given or simulated_data(config, work)
         facts = provenance(dataset)
+        if work.has_begun("closure"):  # trained before: that revision is a fact of the model
+            facts["trained_revision"] = work.provenance().get("trained_revision", facts["revision"])
         if mode == "evaluate":
             model = StochasticClosure.load(work.path).replace(steps=config.sampler.steps)
         else:

@@ -28,8 +28,10 @@ def paper() -> ml_collections.ConfigDict:
             },
             "data": {
                 "path": "",  # an existing file, ours or in the authors' layout; empty: simulate
+                "seed": 0,  # of the simulation; `seed` above is that of training and evaluation
                 "trajectories": 100,
                 "test_trajectories": 10,
+                "train_trajectories": 0,  # how many of the training trajectories are used; 0: all
                 "resolution": 64,
                 "burn_in": 20.0,
                 "end": 40.0,
@@ -223,8 +225,9 @@ LATENTS: dict[str, dict[str, dict[str, Any]]] = {
             "network.condition_depth": 2,
             "transport.batch_size": 16,
             "transport.steps": 2000,
+            "evaluation.states": 32,
             "evaluation.samples": 32,
-            "evaluation.rollout_members": 8,
+            "evaluation.rollout_members": 4,
         },
         "tiny": {"autoencoder.latent_resolution": 32},
     },

@@ -122,6 +122,11 @@ class WorkDir:
         write_json(self.path / "config.json", config_lib.to_dict(config))
         write_json(self.path / "provenance.json", provenance)
 
+    def provenance(self) -> dict[str, Any]:
+        """What `write_config` was last given; empty for a new folder."""
+        file = self.path / "provenance.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
     # --- wall time -------------------------------------------------------------------------------------------------
 
     def wall_seconds(self) -> dict[str, float]:

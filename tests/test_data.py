@@ -132,7 +132,7 @@ def test_the_same_numbers_give_the_same_bytes_also_over_a_leftover_of_a_killed_r
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("seed", 1),
+        ("data.seed", 1),
         ("flow.resolution", 32),
         ("flow.domain_length", 2.0),
         ("flow.viscosity", 2e-3),
@@ -255,6 +255,21 @@ def test_our_file_is_split_likewise(made, arrays):
         np.testing.assert_array_equal(split["test"], arrays["test", field])
     np.testing.assert_allclose(found.time, BURN_IN + INTERVAL * np.arange(1, TIMES + 1), rtol=1e-12)
     assert found.path == made
+
+
+def test_a_part_of_the_training_trajectories_has_its_own_normalisation_and_checksum(made):
+    whole = load(made)
+    held = len(whole.vorticity["train"])
+    part = whole.first(1)
+    for field in ("vorticity", "closure"):
+        values = getattr(whole, field)
+        np.testing.assert_array_equal(getattr(part, field)["train"], values["train"][:1])
+        for split in ("validation", "test"):
+            np.testing.assert_array_equal(getattr(part, field)[split], values[split])
+        assert part.normalisation[field].std == pytest.approx(values["train"][:1].std(), rel=1e-5)
+    assert len({whole.checksum, part.checksum, whole.first(held).checksum}) == 3  # what is cached by it is not mixed up
+    with pytest.raises(UserError, match=f"train_trajectories={held + 1}: expected at most {held}"):
+        whole.first(held + 1)
 
 
 def test_normalisation_is_of_the_training_split_and_inverts(made):

@@ -41,7 +41,7 @@ def case():
     n = c.data.resolution
     params = {field: closure.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
     params["network"] = closure.init_network(c, jax.random.key(2))
-    params = jax.tree.map(lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
+    params = jax.tree.map(lambda p: p + 0.05 * np.cos(np.arange(p.size, dtype="f")).reshape(p.shape), params)
     batch = {field: rng.standard_normal((6, n, n)).astype(np.float32) for field in ("vorticity", "closure")}
     return c, params, batch, jax.random.split(jax.random.key(3), 6)
 
@@ -51,18 +51,18 @@ def test_the_loss_is_the_sum_of_its_parts(case):
     encoder, decoder = build.autoencoder_pair(c)
     network, path = build.network(c), build.path(c)
     loss = steps.joint_loss(encoder, decoder, network, path, "data", WEIGHTS)
-    total, measures = devices.alone(loss)(params, batch, keys)
+    total, measures = jax.jit(devices.alone(loss))(params, batch, keys)
 
     expected, latents = 0.0, {}
     for field in ("vorticity", "closure"):
-        latents[field] = encoder.apply(params[field]["encoder"], batch[field])
-        rebuilt = decoder.apply(params[field]["decoder"], latents[field])
+        latents[field] = jax.jit(encoder.apply)(params[field]["encoder"], batch[field])
+        rebuilt = jax.jit(decoder.apply)(params[field]["decoder"], latents[field])
         expected += WEIGHTS[field] * np.mean((np.asarray(rebuilt) - batch[field]) ** 2)
     z = np.asarray(latents["closure"], np.float64)
     variance, mean = z.var(axis=0), z.mean(axis=0)
     expected += WEIGHTS["moments"] * np.mean(0.5 * (variance + mean**2 - 1 - np.log(variance)))
     drift = closure.bind_drift(network, path, "data", params["network"], latents["vorticity"])
-    transport = losses.transport_loss(path, drift, keys, latents["vorticity"], latents["closure"])
+    transport = jax.jit(lambda k, *pair: losses.transport_loss(path, drift, k, *pair))(keys, *latents.values())
     assert float(measures["transport"]) == pytest.approx(float(transport), rel=1e-5)
     assert float(total) == pytest.approx(float(expected + transport), rel=1e-5)
 
@@ -71,7 +71,7 @@ def test_the_transport_loss_reaches_both_encoders(case):
     c, params, batch, keys = case
     only_transport = {"closure": 0.0, "vorticity": 0.0, "moments": 0.0}
     loss = steps.joint_loss(*build.autoencoder_pair(c), build.network(c), build.path(c), "data", only_transport)
-    gradient = jax.grad(lambda p: devices.alone(loss)(p, batch, keys)[0])(params)
+    gradient = jax.jit(jax.grad(lambda p: devices.alone(loss)(p, batch, keys)[0]))(params)
     sizes = {
         (field, half): sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient[field][half]))
         for field in ("vorticity", "closure")

@@ -75,6 +75,23 @@ class Dataset:
         array = getattr(self, name)[split]
         return array.reshape(-1, *array.shape[2:])
 
+    def first(self, count: int) -> "Dataset":
+        """The same with the first `count` training trajectories only: normalisation and checksum are those of this part.
+
+        Raises:
+          UserError: there are not so many.
+        """
+        held = len(self.vorticity["train"])
+        if count > held:
+            raise UserError(
+                f"--config.data.train_trajectories={count}: expected at most {held}, the training trajectories of"
+                f" '{self.path.name}' (0 for all)"
+            )
+        cut = {field: {**getattr(self, field), "train": getattr(self, field)["train"][:count]} for field in FIELDS}
+        checksum = hashlib.sha256(f"{self.checksum}, first {count}".encode()).hexdigest()
+        norms = {field: _normalisation(parts["train"]) for field, parts in cut.items()}
+        return dataclasses.replace(self, **cut, normalisation=norms, checksum=checksum)
+
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
@@ -303,11 +320,16 @@ def _checksum(arrays: Any) -> str:
     return digest.hexdigest()
 
 
+def validation_trajectories(count: int) -> int:
+    """How many of `count` training trajectories, the last ones, are held out to validate."""
+    return max(1, count // 10)
+
+
 def _split(arrays: dict[tuple[str, str], np.ndarray], time: np.ndarray, checksum: str, path: pathlib.Path) -> Dataset:
     count = len(arrays["train", "vorticity"])
     if count < 2:
         raise UserError(f"data file '{path}' has {count} training trajectories: expected at least 2")
-    held = max(1, count // 10)
+    held = validation_trajectories(count)
     parts = {
         field: {
             "train": arrays["train", field][: count - held],
@@ -316,8 +338,9 @@ def _split(arrays: dict[tuple[str, str], np.ndarray], time: np.ndarray, checksum
         }
         for field in FIELDS
     }
-    normalisation = {
-        field: Normalisation(float(part["train"].mean(dtype=np.float64)), float(part["train"].std(dtype=np.float64)))
-        for field, part in parts.items()
-    }
+    normalisation = {field: _normalisation(part["train"]) for field, part in parts.items()}
     return Dataset(time, parts["vorticity"], parts["closure"], normalisation, checksum, path)
+
+
+def _normalisation(values: np.ndarray) -> Normalisation:
+    return Normalisation(float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64)))

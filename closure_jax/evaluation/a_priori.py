@@ -3,6 +3,8 @@
 The exact mean and the exact noise serve as measure only; no model sees them.
 """
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +36,57 @@ def test_states(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray, n
     return dataset.time[columns], dataset.vorticity["test"][rows, columns], dataset.closure["test"][rows, columns]
 
 
+@dataclasses.dataclass(frozen=True)
+class ExactLaw:
+    """What samples are judged against; fields are (states, n, n).
+
+    Attributes:
+      truth: one draw of the true closure for each state.
+      mean: E[H | w] = -u.grad(w).
+      deviation: pointwise standard deviation of the noise.
+      spectrum: variance of the noise by shell of wavenumber.
+    """
+
+    truth: np.ndarray
+    mean: np.ndarray
+    deviation: float
+    spectrum: np.ndarray
+
+    @functools.cached_property
+    def floor(self) -> float:
+        """Relative error of the exact mean: what no model can beat."""
+        return metrics.relative_error(self.mean, self.truth)
+
+    @functools.cached_property
+    def crps(self) -> float:
+        """CRPS of the exact law; nan without noise."""
+        return metrics.gaussian_crps(self.mean, self.deviation, self.truth) if self.deviation > 0 else float("nan")
+
+
+def _ratio(value: float, unit: float) -> float:
+    return value / unit if unit > 0 else float("nan")
+
+
+MEASURES: dict[str, Callable[[np.ndarray, ExactLaw], float]] = {
+    "relative_error": lambda samples, law: metrics.relative_error(samples.mean(axis=1), law.truth),
+    "over_floor": lambda samples, law: _ratio(metrics.relative_error(samples.mean(axis=1), law.truth), law.floor),
+    "excess_error": lambda samples, law: metrics.relative_error(samples.mean(axis=1), law.mean),
+    "spread": lambda samples, law: metrics.rms_spread(samples),
+    "spread_ratio": lambda samples, law: _ratio(metrics.rms_spread(samples), law.deviation),
+    "noise_spectrum_error": lambda samples, law: metrics.log_spectrum_error(
+        metrics.deviation_spectrum(samples), law.spectrum
+    ),
+    "crps_ratio": lambda samples, law: metrics.ensemble_crps(samples, law.truth[:, None]) / law.crps,
+    "mean_squared_error": lambda samples, law: float(np.mean((samples.mean(axis=1) - law.truth) ** 2)),
+}
+"""What is said of samples (states, E, n, n), by its name in results.json: the table where a new measure is entered."""
+
+
+def judge(samples: np.ndarray, law: ExactLaw) -> dict[str, float]:
+    """All measures of the samples."""
+    return {name: measure(samples, law) for name, measure in MEASURES.items()}
+
+
 def evaluate(
     config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -42,27 +95,10 @@ def evaluate(
     times, vorticity, truth = test_states(dataset, ev.states)
     flow = build.stored_flow(config)
     noise = build.noise(config, flow)
-    deviation = noise.standard_deviation()
+    deviation, exact_spectrum = noise.standard_deviation(), noise.shell_spectrum()
     exact_mean = np.asarray(spectral.advection(vorticity, flow.grid))
-    exact_spectrum = noise.shell_spectrum()
-    floor = metrics.relative_error(exact_mean, truth)
-    exact_crps = metrics.gaussian_crps(exact_mean, deviation, truth) if deviation > 0 else float("nan")
+    law = ExactLaw(truth, exact_mean, deviation, exact_spectrum)
     key = jax.random.fold_in(jax.random.key(config.seed), 101)
-
-    def judge(samples):
-        mean = samples.mean(axis=1)
-        error, spectrum = metrics.relative_error(mean, truth), metrics.deviation_spectrum(samples)
-        spread = metrics.rms_spread(samples)
-        return spectrum, {
-            "relative_error": error,
-            "over_floor": error / floor if floor > 0 else float("nan"),
-            "excess_error": metrics.relative_error(mean, exact_mean),
-            "spread": spread,
-            "spread_ratio": spread / deviation if deviation > 0 else float("nan"),
-            "noise_spectrum_error": metrics.log_spectrum_error(spectrum, exact_spectrum),
-            "crps_ratio": metrics.ensemble_crps(samples, truth[:, None]) / exact_crps,
-            "mean_squared_error": float(np.mean((mean - truth) ** 2)),
-        }
 
     by_steps, spectra = {}, []
     arrays: dict[str, np.ndarray] = {}
@@ -71,15 +107,14 @@ def evaluate(
     schedule, *others = model.path.schedules
     for steps in tqdm(ev.steps, desc="a priori", unit="setting", disable=None):
         samples = sampler.draw(steps)
-        spectrum, measures = judge(samples)
-        spectra.append(spectrum)
-        by_steps[str(steps)] = measures | sampler.milliseconds(steps)
+        spectra.append(metrics.deviation_spectrum(samples))
+        by_steps[str(steps)] = judge(samples, law) | sampler.milliseconds(steps)
         if steps == shown:
             arrays |= {"a_priori_steps": np.array(steps)} | _examples(times, vorticity, truth, exact_mean, samples)
     by_schedule = {}
     for other in others:
         spaced = Sampler(model.replace(path=model.path.with_schedule(other)), key, vorticity, ev.samples)
-        by_schedule[other] = {str(steps): judge(spaced.draw(steps))[1] for steps in ev.steps}
+        by_schedule[other] = {str(steps): judge(spaced.draw(steps), law) for steps in ev.steps}
     arrays |= {
         "noise_spectrum_exact": exact_spectrum,
         "noise_spectrum_steps": np.array(ev.steps),
@@ -87,7 +122,7 @@ def evaluate(
         "noise_standard_deviation": np.array(deviation),
     }
     results = {
-        "floor": floor,
+        "floor": law.floor,
         "states": ev.states,
         "samples": ev.samples,
         "times": times.tolist(),

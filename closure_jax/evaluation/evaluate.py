@@ -53,6 +53,7 @@ def run(
         "preset": config.preset,
         "seed": config.seed,
         "revision": facts["revision"],
+        "trained_revision": facts["trained_revision"],
         "device": facts["device"],
         "wall_seconds": work.wall_seconds(),
         "autoencoder": reconstruction,

@@ -1,4 +1,4 @@
-"""The README's code runs: its experiments build, and take a training step of their own kind."""
+"""The code in docs/extend.md runs: its experiments build, and take a training step of their own kind."""
 
 import re
 from pathlib import Path
@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 
 from closure_jax import build, closure, config, devices
+from closure_jax.evaluation.a_priori import MEASURES, ExactLaw, judge
 from closure_jax.training import phases, steps
 from closure_jax.training.regularisers import REGULARISERS
 from closure_jax.training.state import TrainState
 from closure_jax.transport.paths import PATHS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.S)
+BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extend.md").read_text(), flags=re.S)
 EXPERIMENTS = [block for block in BLOCKS if "def get_config" in block]
 
 
 @pytest.fixture(autouse=True)
 def registries():
     """What an example enters in a table is taken out again."""
-    tables = (PATHS, REGULARISERS, build.FLOWS)
+    tables = (PATHS, REGULARISERS, build.FLOWS, build.AUTOENCODERS, MEASURES)
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):
@@ -29,9 +30,10 @@ def registries():
         table.update(entries)
 
 
-def test_the_readme_has_an_example_of_each_kind():
-    assert len(EXPERIMENTS) == 3
-    assert all(any(word in block for block in EXPERIMENTS) for word in ("PATHS[", "REGULARISERS[", "FLOWS["))
+def test_there_is_an_example_of_each_kind():
+    assert len(EXPERIMENTS) == len(BLOCKS) == 5
+    tables = ("PATHS[", "REGULARISERS[", "FLOWS[", "AUTOENCODERS[", "MEASURES[")
+    assert all(any(word in block for block in EXPERIMENTS) for word in tables)
 
 
 @pytest.mark.parametrize("number", range(len(EXPERIMENTS)))
@@ -59,6 +61,9 @@ def test_an_example_experiment_builds_and_trains(number, tmp_path):
             {"condition": rng.standard_normal((8, *r), np.float32), "target": rng.standard_normal((8, *r), np.float32)},
         ),
     ]
+    samples = rng.standard_normal((4, 3, n, n)).astype(np.float32)
+    measures = judge(samples, ExactLaw(samples[:, 0], samples.mean(axis=1), 1.0, np.ones(n // 2 + 1)))
+    assert measures.keys() >= MEASURES.keys() and np.isfinite(list(measures.values())).all()
     for loss, params, batch in cases:
         optimiser = build.optimiser(c.transport)
         step = devices.data_parallel(steps.make_train_step(loss, optimiser, 0.9))
