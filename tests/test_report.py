@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from closure_jax.evaluation import animation, figures
+from closure_jax.evaluation import animation, drawing, figures
 from closure_jax.evaluation.report import write_report
 
 FIGURES = {
@@ -179,7 +179,7 @@ def with_nulls(tree):
 @pytest.fixture
 def coarse(monkeypatch):
     """Small pictures, where only their making counts."""
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(drawing, "DPI", 30)
 
 
 @pytest.fixture(scope="module")

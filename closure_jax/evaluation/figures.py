@@ -1,15 +1,12 @@
 """The figures of a report, each as the bytes of an image.
 
-Only matplotlib's object interface is used, inside `rc_context`: nothing global is left behind. A curve that is missing
-(None) or has gaps is drawn as far as it goes, and a field that is not finite is drawn grey: the report of a run that
-went wrong is the one that is needed most. Fields are (n, n) with x first, and drawn with x to the right and y upwards.
-Units: vorticity 1/time, closure 1/time^2, lengths and times nondimensional.
+A curve that is missing (None) or has gaps is drawn as far as it goes, and a field that is not finite is drawn grey: the
+report of a run that went wrong is the one that is needed most. Fields are (n, n) with x first, and drawn with x to the right
+and y upwards. Units: vorticity 1/time, closure 1/time^2, lengths and times nondimensional.
 """
 
-import functools
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -20,94 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
+from closure_jax.evaluation import drawing
+from closure_jax.evaluation.drawing import WIDTH, steps_text
+
 Arrays = Mapping[str, np.ndarray]
 
-WIDTH = 11.0
-"""Inches; at 100 pixels an inch the width of the page, so that font sizes are those of the page's text."""
-DPI = 150
-
-_WAVENUMBER = "integer wavenumber |k| L / 2π"
 DIVERGING = "RdBu_r"
 SEQUENTIAL = "viridis"
 TRUTH = {"color": "#222222", "linewidth": 2.8}
 MODEL = {"color": "#1f83d6", "linewidth": 1.5}
 NO_CLOSURE = {"color": "#d55e00", "linewidth": 1.5, "linestyle": "--"}
 REFERENCE = {"color": "#777777", "linewidth": 1.2, "linestyle": ":"}
-
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
-
-
-def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """Makes a function that draws a figure return it as a PNG, in the report's style."""
-
-    @functools.wraps(draw)
-    def wrapped(*args: Any, **kwargs: Any) -> bytes:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(_STYLE):
-            draw(*args, **kwargs).savefig(buffer, format="png", dpi=DPI)
-        return buffer.getvalue()
-
-    return wrapped
-
-
-def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
-    """An empty figure of `size` inches and its (rows, columns) axes."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _label(axes: Axes, x: str, y: str, title: str = "", x_scale: str = "linear", y_scale: str = "linear") -> None:
-    axes.set(xlabel=x, ylabel=y, xscale=x_scale, yscale=y_scale)
-    axes.set_title(title, loc="left")
-
-
-def _plot(axes: Axes, x: Sequence | None, y: Sequence | None, **style: Any) -> None:
-    """Plots the finite part of a curve, on a log scale the positive part; few points get marks, so one is seen too."""
-    if x is None or y is None:
-        return
-    x, y = np.array(x, dtype=float), np.array(y, dtype=float)  # None in a list becomes nan
-    shown = np.isfinite(y)
-    if axes.get_yscale() == "log":
-        shown &= y > 0
-    if axes.get_xscale() == "log":
-        shown &= x > 0
-    if shown.any():
-        axes.plot(x, np.where(shown, y, np.nan), marker="o" if shown.sum() < 8 else None, markersize=4, **style)
-
-
-def _legend(axes: Axes, **options: Any) -> None:
-    """A legend, or a word where nothing could be drawn."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(**options)
-    else:
-        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color="#777777")
-
-
-def _cut_decades(panels: Sequence[Axes], decades: float) -> None:
-    """Limits the shared log axis of y to what is drawn, and to `decades` under its largest value."""
-    values = np.concatenate([line.get_ydata() for axes in panels for line in axes.lines] or [[]])
-    values = values[np.isfinite(values)]
-    if values.size:
-        top = values.max()
-        for axes in panels:
-            axes.set_ylim(max(values.min() / 2, top * 10.0**-decades), 3 * top)
 
 
 def color_limit(*fields: np.ndarray | float) -> float:
@@ -130,33 +50,33 @@ def _field(axes: Axes, field: np.ndarray, limits: tuple[float, float], cmap: str
     return axes.imshow(field, origin="lower", extent=(0, length, 0, length), cmap=cmap, vmin=limits[0], vmax=limits[1])
 
 
-@_png
+@drawing.png
 def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Loss against step, one panel a phase; `phases` maps a name to its records in order of step."""
     columns = min(3, len(phases))
     rows = math.ceil(len(phases) / columns)
-    figure, panels = _panels(rows, columns, (WIDTH, 3.1 * rows))
+    figure, panels = drawing.panels(rows, columns, (WIDTH, 3.1 * rows))
     for axes in panels.flat[len(phases) :]:
         axes.remove()
     for axes, (name, records) in zip(panels.flat, phases.items(), strict=False):
-        _label(axes, "training step", "loss", name.replace("_", " "), y_scale="log")
+        drawing.label(axes, "training step", "loss", name.replace("_", " "), y_scale="log")
         step = [record["step"] for record in records]
         loss = np.array([record.get("loss") for record in records], dtype=float)
         window = len(records) // 60
         if window > 1:
-            _plot(axes, step, loss, color=MODEL["color"], alpha=0.35, linewidth=0.8)
+            drawing.plot(axes, step, loss, color=MODEL["color"], alpha=0.35, linewidth=0.8)
             smooth = np.convolve(loss, np.full(window, 1 / window), mode="valid")
-            _plot(axes, step[window - 1 :], smooth, label=f"training, mean of {window} records", **MODEL)
+            drawing.plot(axes, step[window - 1 :], smooth, label=f"training, mean of {window} records", **MODEL)
         else:
-            _plot(axes, step, loss, label="training", **MODEL)
+            drawing.plot(axes, step, loss, label="training", **MODEL)
         validation = [record for record in records if record.get("validation_loss") is not None]
         values = [record["validation_loss"] for record in validation]
-        _plot(axes, [record["step"] for record in validation], values, label="validation", **NO_CLOSURE)
-        _legend(axes)
+        drawing.plot(axes, [record["step"] for record in validation], values, label="validation", **NO_CLOSURE)
+        drawing.legend(axes)
     return figure
 
 
-@_png
+@drawing.png
 def a_priori_fields(arrays: Arrays) -> Figure:
     """One row a state: condition, truth, samples, means, the mean's error, and the spread of the samples."""
     condition, truth, samples = (arrays[f"a_priori_{name}"] for name in ("vorticity", "truth", "samples"))
@@ -225,56 +145,43 @@ def _field_groups(groups: Sequence[tuple], length: float) -> tuple[Figure, list[
     return figure, first, bars
 
 
-@_png
+@drawing.png
 def a_priori_spectra(arrays: Arrays) -> Figure:
     """Power of the closure, and of its random part at several sampler steps, by shell of wavenumber."""
-    figure, ((closure, noise),) = _panels(1, 2, (WIDTH, 3.9))
+    figure, ((closure, noise),) = drawing.panels(1, 2, (WIDTH, 3.9))
     shells = np.arange(len(arrays["closure_spectrum_truth"]))
-    unit = _WAVENUMBER
-    _label(closure, unit, "power of H in shell (1/time⁴)", "closure", "log", "log")
-    _label(noise, unit, "power of H − mean in shell (1/time⁴)", "random part of the closure", "log", "log")
-    _plot(closure, shells, arrays["closure_spectrum_truth"], label="truth", **TRUTH)
-    _plot(
+    unit = drawing.WAVENUMBER
+    drawing.label(closure, unit, "power of H in shell (1/time⁴)", "closure", "log", "log")
+    drawing.label(noise, unit, "power of H − mean in shell (1/time⁴)", "random part of the closure", "log", "log")
+    drawing.plot(closure, shells, arrays["closure_spectrum_truth"], label="truth", **TRUTH)
+    drawing.plot(
         closure,
         shells,
         arrays["closure_spectrum_model"],
         label="model, " + steps_text(arrays["a_priori_steps"]),
         **MODEL,
     )
-    _plot(noise, shells, arrays["noise_spectrum_exact"], label="exact", **TRUTH)
+    drawing.plot(noise, shells, arrays["noise_spectrum_exact"], label="exact", **TRUTH)
     colors = matplotlib.colormaps["plasma"](np.linspace(0.1, 0.85, len(arrays["noise_spectrum_steps"])))
     for count, spectrum, color in zip(
         arrays["noise_spectrum_steps"], arrays["noise_spectrum_model"], colors, strict=True
     ):
-        _plot(noise, shells, spectrum, color=color, label="model, " + steps_text(count))
+        drawing.plot(noise, shells, spectrum, color=color, label="model, " + steps_text(count))
     for axes in (closure, noise):
-        _cut_decades([axes], 8)
-        _wavenumber_ticks(axes, len(shells))
-        _legend(axes, loc="lower left")
+        drawing.cut_decades([axes], 8)
+        drawing.wavenumber_ticks(axes, len(shells))
+        drawing.legend(axes, loc="lower left")
     return figure
 
 
-def steps_text(count: int) -> str:
-    """`1 sampler step`, `10 sampler steps`."""
-    return f"{int(count)} sampler step{'s' if count > 1 else ''}"
-
-
-def _wavenumber_ticks(axes: Axes, shells: int) -> None:
-    """Ticks at powers of two, from the first shell to the last."""
-    ticks = [2**i for i in range(12) if 2**i < shells]
-    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(0.9, 1.1 * (shells - 1))
-
-
-@_png
+@drawing.png
 def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: float | None) -> Figure:
     """Error, ratios to the exact law, and cost against the number of sampler steps."""
-    figure, ((error, ratio, cost),) = _panels(1, 3, (WIDTH, 3.3))
+    figure, ((error, ratio, cost),) = drawing.panels(1, 3, (WIDTH, 3.3))
     steps = list(by_steps)
-    _label(error, "sampler steps", "relative to the norm of H", "error of the mean of samples", "log", "log")
-    _label(ratio, "sampler steps", "ratio to the exact law", "spread and CRPS", "log")
-    _label(cost, "sampler steps", "milliseconds per sample", "cost", "log", "log")
+    drawing.label(error, "sampler steps", "relative to the norm of H", "error of the mean of samples", "log", "log")
+    drawing.label(ratio, "sampler steps", "ratio to the exact law", "spread and CRPS", "log")
+    drawing.label(cost, "sampler steps", "milliseconds per sample", "cost", "log", "log")
     for axes, key, style in (
         (error, "relative_error", {"label": "against the truth", **MODEL}),
         (error, "excess_error", {"label": "against the exact mean", **NO_CLOSURE}),
@@ -282,7 +189,7 @@ def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: flo
         (ratio, "crps_ratio", {"label": "CRPS", **NO_CLOSURE}),
         (cost, "milliseconds_per_sample", {"label": "model", **MODEL}),
     ):
-        _plot(axes, steps, [by_steps[step].get(key) for step in steps], **style)
+        drawing.plot(axes, steps, [by_steps[step].get(key) for step in steps], **style)
     if floor is not None and math.isfinite(floor) and floor > 0:
         error.axhline(floor, label="floor", **REFERENCE)
     ratio.axhline(1, label="exact", **REFERENCE)
@@ -290,43 +197,43 @@ def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: flo
     for axes in (error, ratio, cost):
         axes.set_xticks(steps, labels=[str(step) for step in steps])
         axes.xaxis.set_minor_locator(NullLocator())
-        _legend(axes)
+        drawing.legend(axes)
     return figure
 
 
-@_png
+@drawing.png
 def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
     """Relative error, ensemble spread and CRPS over time, from the lists of results.json's `a_posteriori`."""
-    figure, ((error, spread, crps),) = _panels(1, 3, (WIDTH, 3.3), sharex=True)
+    figure, ((error, spread, crps),) = drawing.panels(1, 3, (WIDTH, 3.3), sharex=True)
     time, x = scores.get("time"), f"time since the start at t = {float(arrays['start_time']):g}"
-    _label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
-    _label(spread, x, "standard deviation (1/time)", "ensemble spread")
-    _label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
+    drawing.label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
+    drawing.label(spread, x, "standard deviation (1/time)", "ensemble spread")
+    drawing.label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
     for key, label, style in (
         ("relative_error", "model", MODEL),
         ("relative_error_no_closure", "no closure", NO_CLOSURE),
     ):
         if time and scores.get(key):  # all start at the same state: the first value is rounding, and off any log scale
-            _plot(error, time[1:], scores[key][1:], label=label, **style)
-    _plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
-    _plot(spread, time, scores.get("spread"), label="model", **MODEL)
+            drawing.plot(error, time[1:], scores[key][1:], label=label, **style)
+    drawing.plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
+    drawing.plot(spread, time, scores.get("spread"), label="model", **MODEL)
     if scores.get("spread_truth"):
         gaussian = np.array(scores["spread_truth"], dtype=float) / math.sqrt(math.pi)
-        _plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
-    _plot(crps, time, scores.get("crps"), label="model", **MODEL)
+        drawing.plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
+    drawing.plot(crps, time, scores.get("crps"), label="model", **MODEL)
     for axes in (error, spread, crps):
-        _legend(axes)
+        drawing.legend(axes)
     for axes in (spread, crps):
         axes.set_ylim(bottom=0)
     return figure
 
 
-@_png
+@drawing.png
 def rollout_fields(arrays: Arrays) -> Figure:
     """Vorticity of the truth, one member and the run without closure (rows) at the recorded times (columns)."""
     rows = (("truth", "field_truth"), ("model", "field_model"), ("no closure", "field_no_closure"))
     length, scale, times = float(arrays["domain_length"]), color_limit(arrays["field_truth"]), arrays["field_time"]
-    figure, panels = _panels(len(rows), len(times), (2.55 * len(times) + 1.4, 8.1))
+    figure, panels = drawing.panels(len(rows), len(times), (2.55 * len(times) + 1.4, 8.1))
     for i, (name, key) in enumerate(rows):
         for j, field in enumerate(arrays[key]):
             image = _field(panels[i, j], field, (-scale, scale), DIVERGING, length)
@@ -349,37 +256,37 @@ def _clock(arrays: Arrays, time: float) -> str:
 def _compare(axes: Axes, x: np.ndarray, arrays: Arrays, quantity: str, j: int) -> None:
     """Truth, model and no closure of one quantity at the j-th time."""
     for name, style in (("truth", TRUTH), ("model", MODEL), ("no closure", NO_CLOSURE)):
-        _plot(axes, x, arrays[f"{quantity}_{name.replace(' ', '_')}"][j], label=name, **style)
+        drawing.plot(axes, x, arrays[f"{quantity}_{name.replace(' ', '_')}"][j], label=name, **style)
 
 
-@_png
+@drawing.png
 def rollout_spectra(arrays: Arrays) -> Figure:
     """Energy and enstrophy by shell of wavenumber (rows) at the recorded times (columns)."""
     times = arrays["field_time"]
-    figure, panels = _panels(2, len(times), (WIDTH, 6.2), sharex=True, sharey="row")
+    figure, panels = drawing.panels(2, len(times), (WIDTH, 6.2), sharex=True, sharey="row")
     shells = np.arange(arrays["energy_truth"].shape[-1])
     rows = (("energy", "energy in shell (length²/time²)"), ("enstrophy", "enstrophy in shell (1/time²)"))
     for row, (quantity, label) in zip(panels, rows, strict=True):
         for j, axes in enumerate(row):
             title = _clock(arrays, times[j]) if quantity == "energy" else ""
-            x = _WAVENUMBER if quantity == "enstrophy" else ""
-            _label(axes, x, label if j == 0 else "", title, "log", "log")
+            x = drawing.WAVENUMBER if quantity == "enstrophy" else ""
+            drawing.label(axes, x, label if j == 0 else "", title, "log", "log")
             _compare(axes, shells, arrays, quantity, j)
-        _cut_decades(row, 10)
-    _wavenumber_ticks(panels[0, 0], len(shells))
-    _legend(panels[0, 0], loc="lower left")
+        drawing.cut_decades(row, 10)
+    drawing.wavenumber_ticks(panels[0, 0], len(shells))
+    drawing.legend(panels[0, 0], loc="lower left")
     return figure
 
 
-@_png
+@drawing.png
 def rollout_pdf(arrays: Arrays) -> Figure:
     """Probability density of the vorticity at the recorded times."""
     times = arrays["field_time"]
-    figure, (row,) = _panels(1, len(times), (WIDTH, 3.3), sharex=True, sharey=True)
+    figure, (row,) = drawing.panels(1, len(times), (WIDTH, 3.3), sharex=True, sharey=True)
     for j, axes in enumerate(row):
         y = "probability density (time)" if j == 0 else ""
-        _label(axes, "vorticity w (1/time)", y, _clock(arrays, times[j]), y_scale="log")
+        drawing.label(axes, "vorticity w (1/time)", y, _clock(arrays, times[j]), y_scale="log")
         _compare(axes, arrays["pdf_vorticity"], arrays, "pdf", j)
-    _cut_decades(row, 5)
-    _legend(row[0], loc="lower center")
+    drawing.cut_decades(row, 5)
+    drawing.legend(row[0], loc="lower center")
     return figure

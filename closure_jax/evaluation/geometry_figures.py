@@ -6,11 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from closure_jax.evaluation.figures import MODEL, REFERENCE, SEQUENTIAL, TRUTH, WIDTH, Arrays
-from closure_jax.evaluation.figures import _label as label
-from closure_jax.evaluation.figures import _legend as legend
-from closure_jax.evaluation.figures import _panels as panels
-from closure_jax.evaluation.figures import _png as png
+from closure_jax.evaluation.drawing import WIDTH, label, legend, panels, png
+from closure_jax.evaluation.figures import MODEL, REFERENCE, SEQUENTIAL, TRUTH, Arrays
 
 NOTES = {
     "distance_correlation": "Correlation of latent with full distances over all pairs of states: 1 is a similarity.",

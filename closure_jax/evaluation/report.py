@@ -4,20 +4,16 @@ Reads what the run left in its work directory and computes no science of its own
 missing.
 """
 
-import base64
 import dataclasses
 import html
-import io
 import json
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from closure_jax.evaluation import animation, figures, geometry_figures
+from closure_jax.evaluation import animation, figures, geometry_figures, page
 
 _STEP_COLUMNS = {
     "relative_error": "relative error",
@@ -59,27 +55,6 @@ _CAPTIONS = {
         enlarged by the factor in its title and shares the colour scale.""",
     **geometry_figures.CAPTIONS,
 }
-
-_CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: #222;
-  background: #fff; max-width: 1100px; margin: 0 auto; padding: 24px 20px 60px; }
-h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 20px; margin: 40px 0 10px; border-bottom: 1px solid #ddd; }
-h3 { font-size: 16px; margin: 26px 0 6px; } p { max-width: 75ch; }
-.run { color: #555; margin: 0 0 14px; max-width: none; } .run b { color: #222; font-weight: 600; }
-nav a { margin-right: 16px; color: #1565a7; text-decoration: none; }
-table { border-collapse: collapse; margin: 8px 0 16px; font-size: 14px; }
-th, td { text-align: left; padding: 3px 18px 3px 0; border-bottom: 1px solid #e8e8e8; vertical-align: top; }
-thead th { border-bottom: 1.5px solid #888; font-weight: 600; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.note { color: #555; } .missing { color: #777; font-style: italic; }
-figure { margin: 14px 0 26px; } figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-figcaption { font-size: 13.5px; color: #444; max-width: 95ch; margin-top: 6px; }
-pre { font-size: 12.5px; line-height: 1.4; background: #f6f6f6; padding: 12px; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-@media print { body { padding: 0; max-width: none; font-size: 11pt; } nav { display: none; }
-  h2, h3 { break-after: avoid; } figure, tr { break-inside: avoid; } }
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,41 +136,6 @@ def _last(values: Sequence | None) -> Any:
     return values[-1] if values else None
 
 
-def _text(value: Any) -> str:
-    """A value as escaped text: three digits for a number, a dash for one that is missing."""
-    if value is None:
-        return "–"
-    if not isinstance(value, float):
-        return html.escape(str(value))
-    if not math.isfinite(value):
-        return "not finite"
-    if 1e3 <= abs(value) < 1e6:
-        return f"{value:.0f}"
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
-    return f"{mantissa} · 10<sup>{int(exponent)}</sup>" if exponent else mantissa
-
-
-def _duration(seconds: float | None) -> str | None:
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], notes: int = 0) -> str:
-    """A table: the first column names, the last `notes` columns are sentences, those between are numbers."""
-    kinds = ["name", *["number"] * (len(head) - 1 - notes), *["note"] * notes]
-
-    def row(cells: Sequence[Any], tag: str) -> str:
-        filled = zip(kinds, cells, strict=True)
-        return "<tr>" + "".join(f"<{tag} class={kind}>{_text(cell)}</{tag}>" for kind, cell in filled) + "</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"
-
-
 def _figure(folder: pathlib.Path, draw: Callable[..., bytes], *args: Any) -> str:
     """Draws a figure, keeps it as a file and returns it embedded in the page; says so where an array is missing."""
     name = draw.__name__
@@ -206,12 +146,7 @@ def _figure(folder: pathlib.Path, draw: Callable[..., bytes], *args: Any) -> str
         path.unlink(missing_ok=True)
         return f"<p class=missing>{html.escape(f'{name}: left out, arrays.npz has no {missing}')}</p>"
     path.write_bytes(image)
-    width = Image.open(io.BytesIO(image)).width
-    width = round(width * 100 / figures.DPI) if path.suffix == ".png" else width
-    source = f"data:image/{path.suffix[1:]};base64,{base64.b64encode(image).decode('ascii')}"
-    caption = html.escape(" ".join(_CAPTIONS[name].split()))
-    shown = f'<img width={width} alt="{name.replace("_", " ")}" src="{source}">'
-    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+    return page.figure(image, name.replace("_", " "), _CAPTIONS[name])
 
 
 def _by_steps(run: _Run) -> dict[int, Mapping[str, float | None]]:
@@ -251,10 +186,10 @@ def _summary(run: _Run) -> str:
         ),
         ("the same without closure", "", _last(_get(rollout, "relative_error_no_closure"))),
         ("finite fraction", "", _get(rollout, "finite_fraction")),
-        ("wall time", "", _duration(sum(_seconds(run).values()))),
+        ("wall time", "", page.duration(sum(_seconds(run).values()))),
     ]
     rows = [(name + detail, value, _NOTES[name]) for name, detail, value in figures_of_run]
-    return _table(("", "value", "how to read it"), rows, notes=1)
+    return page.table(("", "value", "how to read it"), rows, notes=1)
 
 
 def _training(run: _Run, folder: pathlib.Path) -> str:
@@ -262,7 +197,7 @@ def _training(run: _Run, folder: pathlib.Path) -> str:
         (name, _get(part, "relative_error"), _get(part, "regulariser_weight"))
         for name, part in (_get(run.results, "autoencoder") or {}).items()
     ]
-    table = _table(("autoencoder", "relative error", "effective weight of the regulariser"), rows) if rows else ""
+    table = page.table(("autoencoder", "relative error", "effective weight of the regulariser"), rows) if rows else ""
     if not run.phases:
         return table + "<p class=missing>metrics.jsonl holds no training records.</p>"
     return _figure(folder, figures.training_curves, run.phases) + table
@@ -273,12 +208,12 @@ def _a_priori(run: _Run, folder: pathlib.Path) -> str:
     times = [time for time in _get(results, "times") or [] if time is not None]
     span = f" at t = {min(times):g} to {max(times):g}" if times else ""
     intro = (
-        f"The closure sampled for {_text(_get(results, 'states'))} test states{span}, "
-        f"{_text(_get(results, 'samples'))} samples each. Floor, the relative error of the exact conditional mean: "
-        f"{_text(_get(results, 'floor'))}. Excess error: against the exact mean, so without the irreducible part."
+        f"The closure sampled for {page.text(_get(results, 'states'))} test states{span}, "
+        f"{page.text(_get(results, 'samples'))} samples each. Floor, the relative error of the exact conditional mean: "
+        f"{page.text(_get(results, 'floor'))}. Excess error: against the exact mean, so without the irreducible part."
     )
     rows = [(steps, *(values.get(key) for key in _STEP_COLUMNS)) for steps, values in by_steps.items()]
-    parts = [f"<p>{intro}</p>", _table(("sampler steps", *_STEP_COLUMNS.values()), rows)]
+    parts = [f"<p>{intro}</p>", page.table(("sampler steps", *_STEP_COLUMNS.values()), rows)]
     parts.append(_figure(folder, figures.a_priori_fields, run.arrays))
     parts.append(_figure(folder, figures.a_priori_spectra, run.arrays))
     if by_steps:
@@ -289,11 +224,11 @@ def _a_priori(run: _Run, folder: pathlib.Path) -> str:
 def _latent_geometry(run: _Run, folder: pathlib.Path) -> str:
     results = _get(run.results, "latent_geometry") or {}
     if "missing" in results:
-        return f"<p class=missing>Left out: {_text(results['missing'])}.</p>"
+        return f"<p class=missing>Left out: {page.text(results['missing'])}.</p>"
     intro = (
-        f"What the encoders do to the geometry of {_text(results.get('states'))} test states; neighbourhoods of "
-        f"{_text(results.get('neighbours'))}. Conditional smoothness: {_text(results.get('conditional_smoothness'))}, how "
-        "far H moves between neighbouring w of different trajectories in the latent space, over the same in the full "
+        f"What the encoders do to the geometry of {page.text(results.get('states'))} test states; neighbourhoods of "
+        f"{page.text(results.get('neighbours'))}. Conditional smoothness: {page.text(results.get('conditional_smoothness'))}, "
+        "how far H moves between neighbouring w of different trajectories in the latent space, over the same in the full "
         "space; under 1 the map from w to H is smoother there. A similarity scales all distances alike, and no measure "
         "depends on that scale."
     )
@@ -304,12 +239,12 @@ def _latent_geometry(run: _Run, folder: pathlib.Path) -> str:
         for name, note in geometry_figures.NOTES.items()
         if "missing" not in topology or "_h" not in name
     ]
-    parts = [f"<p>{intro}</p>", _table(("", "w", "H", "how to read it"), rows, notes=1)]
+    parts = [f"<p>{intro}</p>", page.table(("", "w", "H", "how to read it"), rows, notes=1)]
     for draw in (geometry_figures.latent_embedding, geometry_figures.latent_distances):
         parts.append(_figure(folder, draw, run.arrays))
     if "missing" in topology:
         (folder / "persistence_diagrams.png").unlink(missing_ok=True)
-        parts.append(f"<p class=missing>persistence_diagrams: left out, {_text(topology['missing'])}.</p>")
+        parts.append(f"<p class=missing>persistence_diagrams: left out, {page.text(topology['missing'])}.</p>")
     else:
         parts.append(_figure(folder, geometry_figures.persistence_diagrams, run.arrays))
     return "".join(parts)
@@ -318,10 +253,10 @@ def _latent_geometry(run: _Run, folder: pathlib.Path) -> str:
 def _a_posteriori(run: _Run, folder: pathlib.Path) -> str:
     results, arrays = _get(run.results, "a_posteriori") or {}, run.arrays
     intro = (
-        f"The closure inside the solver: {_text(results.get('states'))} starts with {_text(results.get('members'))} "
-        f"members each, {_text(results.get('sampler_steps'))} sampler steps, one sample held for "
-        f"{_text(results.get('hold'))} time steps, {_text(results.get('seconds_per_time_unit'))} s of wall time per "
-        f"time unit. Finite fraction: {_text(results.get('finite_fraction'))}."
+        f"The closure inside the solver: {page.text(results.get('states'))} starts with {page.text(results.get('members'))} "
+        f"members each, {page.text(results.get('sampler_steps'))} sampler steps, one sample held for "
+        f"{page.text(results.get('hold'))} time steps, {page.text(results.get('seconds_per_time_unit'))} s of wall time per "
+        f"time unit. Finite fraction: {page.text(results.get('finite_fraction'))}."
     )
     parts = [f"<p>{intro}</p>", _figure(folder, figures.rollout_scores, results, arrays)]
     for draw in (figures.rollout_fields, figures.rollout_spectra, figures.rollout_pdf, animation.rollout_animation):
@@ -342,23 +277,12 @@ def _wall_time(run: _Run) -> str:
     seconds = _seconds(run)
     total = sum(seconds.values())
     rows = [
-        (name.replace("_", " "), f"{value:.1f}", _duration(value), f"{100 * value / (total or 1):.0f} %")
+        (name.replace("_", " "), f"{value:.1f}", page.duration(value), f"{100 * value / (total or 1):.0f} %")
         for name, value in [*seconds.items(), ("total", total)]
     ]
-    return _table(("phase", "seconds", "duration", "share"), rows)
+    return page.table(("phase", "seconds", "duration", "share"), rows)
 
 
 def _page(run: _Run, sections: Mapping[str, str]) -> str:
-    """The whole page: title, links to the sections, sections."""
-    name = _text(_get(run.results, "experiment"))
-    facts = " · ".join(
-        f"{key} <b>{_text(_get(run.results, key))}</b>" for key in ("preset", "revision", "device", "seed")
-    )
-    anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for title, anchor in anchors.items())
-    body = "".join(f'<h2 id="{anchors[title]}">{title}</h2>{content}' for title, content in sections.items())
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{name} – closure_jax</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head><body>'
-        f"<header><h1>{name}</h1><p class=run>{facts}</p><nav>{links}</nav></header><main>{body}</main></body></html>\n"
-    )
+    facts = {key: _get(run.results, key) for key in ("preset", "revision", "device", "seed")}
+    return page.document(page.text(_get(run.results, "experiment")), facts, sections)
