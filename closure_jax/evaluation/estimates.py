@@ -1,0 +1,90 @@
+"""Numbers out of nested results, and their mean and interval over seeds. What is missing is None."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Mean over seeds, half the width of its 95 % t-interval (None for one seed), and the number of seeds."""
+
+    mean: float
+    half_width: float | None
+    count: int
+
+    def __str__(self) -> str:
+        if self.half_width is None:
+            return number_text(self.mean)
+        if self.half_width == 0:
+            return f"{number_text(self.mean)} ± 0"
+        # One digit of uncertainty, two where the first is a one; the mean to the same place.
+        exponent = math.floor(math.log10(self.half_width))
+        decimals = -exponent + (self.half_width < 2 * 10.0**exponent)
+        if decimals > 5:
+            return f"{self.mean:.2e} ± {self.half_width:.1e}"
+        decimals = max(0, decimals)
+        return f"{self.mean:.{decimals}f} ± {self.half_width:.{decimals}f}"
+
+    def scaled(self, factor: float) -> "Estimate":
+        """In another unit."""
+        return Estimate(
+            self.mean * factor, None if self.half_width is None else self.half_width * abs(factor), self.count
+        )
+
+    def with_count(self) -> str:
+        """`1.035 ± 0.004 (3 seeds)`; for one seed the plain figure."""
+        return str(self) if self.count == 1 else f"{self} ({self.count} seeds)"
+
+
+def number_text(value: float) -> str:
+    """Three digits, of numbers from 1 to 10 four: ratios to a perfect 1 need them."""
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if 1 <= abs(value) < 10 else f"{value:.3g}"
+
+
+def interval(values: Sequence[float | None]) -> Estimate | None:
+    """Mean and 95 % t-interval of independent values, those that are missing left out; None where all are."""
+    known = np.array([value for value in values if value is not None])
+    if known.size == 0:
+        return None
+    if known.size == 1:
+        return Estimate(float(known[0]), None, 1)
+    error = known.std(ddof=1) / math.sqrt(known.size)
+    half_width = stats.t.ppf(0.5 + _CONFIDENCE / 2, known.size - 1) * error
+    return Estimate(float(known.mean()), float(half_width), int(known.size))
+
+
+def look_up(tree: Any, *keys: str | int) -> Any:
+    """The value at a path of keys (names, places in lists); None where the path ends early."""
+    for key in keys:
+        try:
+            tree = tree[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def number(tree: Any, *keys: str | int) -> float | None:
+    """The finite number at a path, or None."""
+    value = look_up(tree, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of curves of one shape, nan values left out; curves of another shape than the first's too."""
+    if not curves:
+        return np.array([])
+    same = np.stack([np.asarray(curve, dtype=float) for curve in curves if curve.shape == curves[0].shape])
+    known = np.isfinite(same)
+    total = np.where(known, same, 0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
