@@ -167,7 +167,7 @@ def _html(
 
 def _html_table(table: Table) -> str:
     rows = comparison_tables.text_rows(table)
-    return f"<p>{html.escape(table.intro)}</p>" + page.table(table.head, rows, table.notes)
+    return f"<p>{html.escape(table.intro)}</p><div class=wide>{page.table(table.head, rows, table.notes)}</div>"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -187,7 +187,7 @@ def learning_curve(studies: Sequence[Study], latent: str, measure: str) -> dict[
     by_fraction: dict[float, list[tuple[float, float | None]]] = {}
     for point in points:
         fraction, value = number(point, "fraction"), number(point, measure)
-        if fraction is not None and value is not None:
+        if fraction and value is not None and value > 0:
             by_fraction.setdefault(fraction, []).append((value, number(point, "trajectories")))
     return {
         fraction: (float(np.mean([value for value, _ in found])), found[0][1])

@@ -115,7 +115,7 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "Provenance": (
         "What the figures come from; the command gives them again, with --config.seed=N for other seeds.",
         (
-            ("seeds", lambda model: ", ".join(str(look_up(run.results, "seed")) for run in model.runs)),
+            ("seeds", lambda model: ", ".join(str(look_up(run.config, "seed")) for run in model.runs)),
             ("trained at revision", lambda model: _each(model, "trained_revision") or _each(model, "revision")),
             ("judged at revision", lambda model: _each(model, "revision")),
             ("device", lambda model: _each(model, "device")),
@@ -157,16 +157,21 @@ def latent_table(models: Sequence[Model]) -> Table:
             cells = [model.estimate("autoencoder", field, "relative_error")]
             cells += [model.estimate("latent_geometry", field, measure) for measure in MEASURES]
             cells += [model.estimate("latent_geometry", "topology", field, measure) for measure in TOPOLOGY]
-            smoothness = model.estimate("latent_geometry", "conditional_smoothness") if field == "closure" else None
+            if field == "closure":
+                cells.append(model.estimate("latent_geometry", "conditional_smoothness"))
+                cells.append(model.estimate("a_priori", "path", "straightness"))
+            else:
+                cells += [None, None]
             if any(cell is not None for cell in cells):
-                rows.append((model.name, short, *cells, smoothness))
-    head = ("model", "field", "reconstruction", *MEASURES.values(), *TOPOLOGY.values(), "conditional roughness")
+                rows.append((model.name, short, *cells))
+    head = ("model", "field", "reconstruction", *MEASURES.values(), *TOPOLOGY.values(), "roughness", "straightness")
     intro = (
         "What encoding does to a field's geometry. Correlations of pairwise distances, trustworthiness and continuity are 1 "
         "for a perfect space; the spread of distance ratios and the distortion (deviation of the decoder's log singular "
         "values) are 0 for one that keeps shapes up to scale; bottleneck distances between persistence diagrams are 0 where "
-        "the topology is kept. Conditional roughness: how much the latent of H changes between neighbours in the latent of "
-        "w, over the same in full space."
+        "the topology is kept. Roughness: how much the latent of H changes between neighbours in the latent of w, over the "
+        "same in full space. Straightness of the sampler's path from source to sample: 1 for a straight line, which one "
+        "Euler step follows."
     )
     return Table(intro, head, rows)
 

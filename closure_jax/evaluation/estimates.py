@@ -20,10 +20,8 @@ class Estimate:
     count: int
 
     def __str__(self) -> str:
-        if self.half_width is None:
+        if self.half_width is None or self.half_width <= 1e-9 * abs(self.mean):  # one seed, or no difference
             return number_text(self.mean)
-        if self.half_width == 0:
-            return f"{number_text(self.mean)} ± 0"
         # One digit of uncertainty, two where the first is a one; the mean to the same place.
         exponent = math.floor(math.log10(self.half_width))
         decimals = -exponent + (self.half_width < 2 * 10.0**exponent)
@@ -44,10 +42,10 @@ class Estimate:
 
 
 def number_text(value: float) -> str:
-    """Three digits, of numbers from 1 to 10 four: ratios to a perfect 1 need them."""
-    if 1e3 <= abs(value) < 1e6:
+    """Three digits, of numbers from 1 to 10 four: ratios to a perfect 1 need them; whole numbers as they are."""
+    if abs(value) < 1e6 and (value == round(value) or abs(value) >= 100):
         return f"{value:.0f}"
-    return f"{value:.3f}" if 1 <= abs(value) < 10 else f"{value:.3g}"
+    return f"{value:.3f}" if 1 <= abs(value) < 10 else f"{value:#.3g}"
 
 
 def interval(values: Sequence[float | None]) -> Estimate | None:

@@ -22,7 +22,8 @@ nav a { margin-right: 16px; color: #1565a7; text-decoration: none; }
 table { border-collapse: collapse; margin: 8px 0 16px; font-size: 14px; }
 th, td { text-align: left; padding: 3px 18px 3px 0; border-bottom: 1px solid #e8e8e8; vertical-align: top; }
 thead th { border-bottom: 1.5px solid #888; font-weight: 600; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
+.wide { overflow-x: auto; } .wide table { font-size: 13px; } .wide th, .wide td { padding-right: 12px; }
 td.note { color: #555; } .missing { color: #777; font-style: italic; }
 figure { margin: 14px 0 26px; } figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 figcaption { font-size: 13.5px; color: #444; max-width: 95ch; margin-top: 6px; }

@@ -37,7 +37,8 @@ class Published:
 
 
 SOURCE = "Dong, Yang, Wu, arXiv 2602.17089, Computer Physics Communications 328 (2026) 110341"
-PUBLISHED_SAMPLES = 100
+PUBLISHED_STATES, PUBLISHED_SAMPLES = 10, 100
+NOISE_ALPHA = 0.005
 PUBLISHED = (
     Published("diffusion", "physical", 50, 4.288e-4, 8.329e-2, 1.944e-2),
     Published("flow_matching", "physical", 50, 4.548e-4, 8.556e-2, 1.998e-2),
@@ -82,6 +83,15 @@ _COLUMNS = {  # heading: factor from the figure to what is shown
 }
 
 
+def floor_uncertainty(states: int) -> float:
+    """Relative standard deviation of the noise's mean square over the fields of `states` states: sqrt(4 pi alpha / states).
+
+    For a Gaussian field with spectrum S the mean square over the domain has relative variance 2 sum S^2 / (sum S)^2; here
+    S = exp(-alpha (2 pi k)^2), alpha = 0.005, whose sums over all wavenumbers are 1 / (4 pi alpha) and 1 / (8 pi alpha).
+    """
+    return math.sqrt(4 * math.pi * NOISE_ALPHA / states)
+
+
 def published_table(models: Sequence[Model]) -> Table:
     """Each published row with ours of the same process and latent space under it, then the rest of ours."""
     rows: list[Sequence[Cell]] = []
@@ -98,11 +108,14 @@ def published_table(models: Sequence[Model]) -> Table:
             rows.append(_like_published(model, one.steps))
     rows += [_like_published(model, 50 if model.latent == "physical" else 10) for model in rest]
     intro = (
-        f"Published figures ({SOURCE}; 10 test states, {PUBLISHED_SAMPLES} samples each) beside ours at the nearest number "
-        f"of sampler steps. The floor of the MSE is the variance of the noise, {EXACT_DEVIATION}² = "
+        f"Published figures ({SOURCE}; {PUBLISHED_STATES} test states, {PUBLISHED_SAMPLES} samples each) beside ours at the "
+        f"nearest number of sampler steps. The floor of the MSE is the variance of the noise, {EXACT_DEVIATION}² = "
         f"{EXACT_DEVIATION**2:.3g}, so that most of each error is irreducible; √(MSE / floor) and the excess error, "
         "relative to the norm of H, are computed here, for both by the same formula from MSE, relative error and "
-        "deviation. Relative errors depend on the times of the test states as well: H grows as the flow spins up."
+        f"deviation. The noise drawn for {PUBLISHED_STATES} states varies: their floor by "
+        f"{100 * floor_uncertainty(PUBLISHED_STATES):.0f} % (one standard deviation), in all rows of these states alike; "
+        "the error / floor and the excess error of the first table, against the exact mean, are free of that. Relative "
+        "errors depend on the times of the test states as well: H grows as the flow spins up."
     )
     return Table(intro, ("model", "sampler steps", *_COLUMNS), rows)
 

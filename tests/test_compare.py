@@ -1,0 +1,465 @@
+"""The comparison: what runs measured, gathered over seeds, in tables and figures, and against the paper's claims."""
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from closure_jax import compare, config
+from closure_jax.evaluation import (
+    claims,
+    comparison,
+    comparison_figures,
+    comparison_tables,
+    drawing,
+    estimates,
+    published,
+)
+
+STEPS = (1, 2, 5, 10, 50)
+FIGURES = {"pareto", "settings", "noise_spectra", "rollout", "energy_spectra", "latent_geometry", "data_efficiency"}
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Figures of few pixels: the tests are of what is in them."""
+    monkeypatch.setattr(drawing, "DPI", 40)
+
+
+def by_steps(n: int, latent: str, quality: float = 1.0) -> dict[str, float]:
+    """A priori figures as an ODE sampler gives them: a mean that is right at once, and a spread that takes steps."""
+    spread = n / (n + 2.0)
+    milliseconds = 4.0 * n if latent == "physical" else 0.5 + 0.2 * n
+    return {
+        "relative_error": 0.1 * (1 + 0.03 * quality),
+        "over_floor": 1 + 0.03 * quality,
+        "excess_error": 0.025 * quality,
+        "spread_ratio": spread,
+        "noise_spectrum_error": 0.1 / n,
+        "crps_ratio": 1.02 + 0.4 * (1 - spread) ** 2,
+        "mean_squared_error": 3.98e-4 * (1 + 0.06 * quality),
+        "milliseconds_per_sample": milliseconds,
+        "milliseconds_sampling": 0.8 * milliseconds,
+    }
+
+
+def geometry(quality: float) -> dict:
+    """Latent geometry, better where `quality` is less."""
+    field = {
+        "distance_correlation": 1 - 0.05 * quality,
+        "distance_rank_correlation": 1 - 0.06 * quality,
+        "distance_ratio_spread": 0.1 * quality,
+        "condition_number": 30.0 * quality,
+        "distortion": 0.4 * quality,
+        "trustworthiness": 1 - 0.01 * quality,
+        "continuity": 1 - 0.02 * quality,
+    }
+    bottleneck = {"bottleneck_h0": 0.02 * quality, "bottleneck_h1": 0.05 * quality}
+    topology = {"vorticity": bottleneck, "closure": bottleneck}
+    return {"vorticity": field, "closure": field, "conditional_smoothness": 1.1, "topology": topology}
+
+
+def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
+    time = [float(unit) for unit in range(6)]
+    return {
+        "seed": seed,
+        "revision": "0123456789ab",
+        "device": "1 cpu device (cpu)",
+        "wall_seconds": {"data": 100.0, "autoencoder_closure": 60.0, "transport": 120.0, "a_priori": 40.0},
+        "autoencoder": {"vorticity": {"relative_error": 0.002}, "closure": {"relative_error": 0.008}},
+        "a_priori": {
+            "floor": 0.1,
+            "samples": 64,
+            "exact_standard_deviation": 0.01995,
+            "by_steps": {str(n): by_steps(n, latent, quality) for n in STEPS},
+            "milliseconds": {"encode": 0.2, "decode": 0.25},
+        },
+        "latent_geometry": None if latent == "physical" else geometry(quality),
+        "a_posteriori": {
+            "time": time,
+            "relative_error": [0.002 * quality * unit for unit in time],
+            "relative_error_no_closure": [0.1 * unit for unit in time],
+            "spread": [0.003 * unit for unit in time],
+            "spread_truth": [0.002 * unit for unit in time],
+            "crps": [0.001 * unit for unit in time],
+            "finite_fraction": 1.0,
+            "seconds_per_time_unit": 10.0,
+            "seconds_per_time_unit_truth": 2.0,
+            "sampler_steps": 4,
+        },
+    }
+
+
+def make_arrays(quality: float = 1.0) -> dict[str, np.ndarray]:
+    shells = np.arange(33.0)
+    energy = np.exp(-shells / 3) * np.ones((3, 1))
+    noise = np.exp(-((shells / 8) ** 2))
+    return {
+        "energy_truth": energy,
+        "energy_model": energy * (1 + 0.2 * quality * shells / 32),
+        "energy_no_closure": energy * np.exp(-shells / 8),
+        "noise_spectrum_exact": noise,
+        "noise_spectrum_steps": np.array(STEPS),
+        "noise_spectrum_model": np.stack([noise * n / (n + 2.0) for n in STEPS]),
+    }
+
+
+def write_run(path: Path, process: str, latent: str, seed: int = 0, quality: float = 1.0, preset="small", results=None):
+    """A work directory as a run leaves it; returns its path."""
+    path.mkdir(parents=True)
+    stored = config.to_dict(config.base(preset, process, latent)) | {"seed": seed, "experiment": f"{process}_{latent}"}
+    (path / "config.json").write_text(json.dumps(stored))
+    (path / "results.json").write_text(json.dumps(make_results(latent, seed, quality) if results is None else results))
+    np.savez(path / "arrays.npz", **make_arrays(quality))
+    return path
+
+
+def write_study(path: Path, gain: float) -> Path:
+    """A study in which GA's error is `gain` of recon's, and recon's goes with one over the root of the data."""
+    points = [
+        {
+            "latent": latent,
+            "fraction": fraction,
+            "trajectories": round(32 * fraction),
+            "seed": seed,
+            "excess_error": factor * 0.02 / math.sqrt(fraction) * (1 + 0.01 * seed),
+            "over_floor": 1.1,
+            "crps_ratio": 1.1,
+            "reconstruction_closure": factor * 0.01 / fraction,
+        }
+        for latent, factor in (("recon", 1.0), ("ga", gain))
+        for fraction in (0.0625, 0.25, 1.0)
+        for seed in (0, 1)
+    ]
+    path.mkdir(parents=True)
+    (path / "study.json").write_text(json.dumps({"kind": "data_efficiency", "points": points}))
+    return path
+
+
+def models_of(*paths: Path) -> list[comparison.Model]:
+    return comparison.gather(comparison.read(paths)[0])
+
+
+@pytest.fixture
+def folders(tmp_path) -> list[Path]:
+    """Flow matching in recon, MP and GA latents (GA with three seeds), and two physical models, and a study."""
+    runs = tmp_path / "runs"
+    return [
+        write_run(runs / "fm_recon", "flow_matching", "recon"),
+        write_run(runs / "fm_mp", "flow_matching", "mp", quality=2.0),
+        *(write_run(runs / f"fm_ga-{i}", "flow_matching", "ga", i, quality=q) for i, q in enumerate((0.5, 0.7, 0.9))),
+        write_run(runs / "fm_physical", "flow_matching", "physical"),
+        write_run(runs / "dm_physical", "diffusion", "physical"),
+        write_study(runs / "study", 0.5),
+    ]
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line on stderr with which these arguments are refused."""
+    before = sorted(Path.cwd().rglob("*"))
+    capsys.readouterr()
+    assert compare.main([str(argument) for argument in arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("closure_jax: error: ") and output.err.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before
+    return output.err
+
+
+# --- estimates and gathering -----------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_students_t():
+    values = [1.0, 1.2, 1.7, 0.9]
+    found = estimates.interval([*values, None])
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert found.count == 4
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    assert estimates.interval([None]) is None
+    assert estimates.interval([2.0]) == estimates.Estimate(2.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    "mean, half_width, text",
+    [
+        (1.0347, 0.0042, "1.035 ± 0.004 (3 seeds)"),
+        (1.0347, 0.0142, "1.035 ± 0.014 (3 seeds)"),
+        (123.4, 21.0, "123 ± 21 (3 seeds)"),
+        (3.1e-7, 2e-8, "3.10e-07 ± 2.0e-08 (3 seeds)"),
+        (0.5, 0.0, "0.500 (3 seeds)"),
+        (10.0, 0.0, "10 (3 seeds)"),
+    ],
+)
+def test_an_estimate_shows_the_digits_it_has(mean, half_width, text):
+    assert estimates.Estimate(mean, half_width, 3).with_count() == text
+
+
+def test_runs_that_differ_by_seed_alone_are_one_model(folders):
+    models = models_of(*folders[:-1])
+    assert [model.name for model in models] == ["FM physical", "FM recon", "FM MP", "FM GA", "DM physical"]
+    ga = models[3]
+    excess = [0.025 * quality for quality in (0.5, 0.7, 0.9)]
+    expected = stats.t.ppf(0.975, 2) * np.std(excess, ddof=1) / math.sqrt(3)
+    assert len(ga.runs) == 3
+    assert ga.at(10, "excess_error").mean == pytest.approx(np.mean(excess))
+    assert ga.at(10, "excess_error").half_width == pytest.approx(expected)
+    np.testing.assert_allclose(ga.curve("a_posteriori", "relative_error"), 0.0014 * np.arange(6))
+
+
+def test_other_configurations_are_other_models_and_their_names_say_how(tmp_path):
+    first = write_run(tmp_path / "a", "flow_matching", "ga")
+    second = write_run(tmp_path / "b", "flow_matching", "ga")
+    stored = json.loads((second / "config.json").read_text())
+    stored["transport"]["steps"] = 77
+    (second / "config.json").write_text(json.dumps(stored))
+    assert {model.name for model in models_of(first, second)} == {
+        "FM GA (transport.steps 3000)",
+        "FM GA (transport.steps 77)",
+    }
+    third = write_run(tmp_path / "c", "flow_matching", "ga", preset="tiny")
+    assert "FM GA, tiny" in [model.name for model in models_of(first, third)]
+
+
+def test_times_of_two_devices_are_not_averaged(tmp_path):
+    faster = make_results("ga", 1) | {"device": "1 gpu device (H100)"}
+    paths = (
+        write_run(tmp_path / "a", "flow_matching", "ga"),
+        write_run(tmp_path / "b", "flow_matching", "ga", 1, results=faster),
+    )
+    assert [len(model.runs) for model in models_of(*paths)] == [1, 1]
+
+
+def test_the_best_setting_has_the_least_crps(tmp_path):
+    results = make_results("ga", 0)
+    results["a_priori"]["by_steps"]["5"]["crps_ratio"] = 1.001
+    results["a_priori"]["by_steps"]["2"]["over_floor"] = 1.0
+    results["a_priori"]["by_steps"]["50"]["crps_ratio"] = None
+    (model,) = models_of(write_run(tmp_path / "a", "flow_matching", "ga", results=results))
+    assert model.best_steps == 5
+    assert model.nearest_steps(20) == 10 and model.nearest_steps(25) == 50
+
+
+# --- published figures -----------------------------------------------------------------------------------------------
+
+
+def test_the_published_formulas_invert_a_known_model():
+    """Samples of deviation s about a mean that is off by e: MSE = sigma^2 + s^2 / N + e^2."""
+    sigma, deviation, samples, off, size = 0.02, 0.015, 50, 0.006, 0.25
+    error = sigma**2 + deviation**2 / samples + off**2
+    relative = math.sqrt(error) / size
+    assert published.excess_error(error, relative, sigma, deviation, samples) == pytest.approx(off / size)
+    assert published.excess_error(sigma**2, 0.08, sigma, deviation, samples) == 0
+    assert published.error_over_floor(4 * sigma**2, sigma) == pytest.approx(2)
+
+
+def test_the_floor_of_a_few_states_is_as_uncertain_as_that_of_simulated_noise():
+    n, count = 32, 2000
+    rng = np.random.default_rng(0)
+    k = np.fft.fftfreq(n, 1 / n)
+    envelope = np.exp(-published.NOISE_ALPHA * (2 * np.pi) ** 2 * (k[:, None] ** 2 + k**2) / 2)
+    draws = rng.normal(size=(count, n, n)) + 1j * rng.normal(size=(count, n, n))
+    square = np.mean(np.fft.fft2(envelope * draws).real ** 2, axis=(1, 2))
+    assert square.std() / square.mean() == pytest.approx(published.floor_uncertainty(1), rel=0.08)
+
+
+def test_published_rows_are_there_marked_and_followed_by_ours(folders):
+    table = published.published_table(models_of(*folders[:-1]))
+    names = [row[0] for row in table.rows]
+    assert sum("published" in name for name in names) == len(published.PUBLISHED) == 6
+    assert names[names.index("DM physical, published") + 1] == "DM physical"
+    rows = {row[0]: row for row in comparison_tables.text_rows(table)}
+    assert rows["DM physical, published"][:6] == ["DM physical, published", "50", "4.288", "8.329", "1.944", "1.038"]
+    assert rows["DM joint, published"][-2:] == ["0.249", "4.030"]
+    ours = rows["FM physical"]
+    assert ours[1] == "50" and float(ours[4]) == pytest.approx(1.995 * 50 / 52, abs=0.002)
+    assert rows["FM MP"][1] == "10"
+
+
+# --- claims ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_claimed_of_what_was_not_measured():
+    found = claims.claims([])
+    assert {claim.verdict for claim in found} == {"not measured"}
+    assert all(claim.sentence.startswith("Needs ") for claim in found)
+
+
+def test_one_step_needs_the_spread_as_well_as_the_mean(tmp_path):
+    results = make_results("ga", 0)
+    (model,) = models_of(write_run(tmp_path / "mean", "flow_matching", "ga", results=results))
+    claim = claims.one_step([model])
+    assert claim.verdict == "does not hold"
+    assert "the mean holds" in claim.sentence and "the law does not hold (spread 0.333" in claim.sentence
+
+    results["a_priori"]["by_steps"]["1"] |= {"spread_ratio": 0.97, "crps_ratio": 1.03}
+    (model,) = models_of(write_run(tmp_path / "law", "flow_matching", "ga", results=results))
+    assert claims.one_step([model]).verdict == "holds"
+
+    results["a_priori"]["by_steps"]["1"]["over_floor"] = 1.2
+    (model,) = models_of(write_run(tmp_path / "off", "flow_matching", "ga", results=results))
+    assert claims.one_step([model]).verdict == "does not hold"
+
+
+@pytest.mark.parametrize("milliseconds, verdict", [(1.9, "holds"), (2.1, "does not hold")])
+def test_speed_is_one_latent_step_against_fifty_physical_ones(tmp_path, milliseconds, verdict):
+    results = make_results("ga", 0)
+    results["a_priori"]["by_steps"]["1"]["milliseconds_per_sample"] = milliseconds  # physical diffusion, 50 steps: 200
+    paths = [write_run(tmp_path / "dm", "diffusion", "physical")]
+    paths.append(write_run(tmp_path / "fm", "flow_matching", "ga", results=results))
+    claim = claims.speed(models_of(*paths))
+    assert claim.verdict == verdict
+    assert estimates.number_text(200 / milliseconds) in claim.sentence
+
+
+def test_a_latent_model_is_weighed_against_its_physical_twin(tmp_path):
+    slow = make_results("recon", 0)
+    for values in slow["a_priori"]["by_steps"].values():
+        values["milliseconds_per_sample"] = 500.0
+    paths = [
+        write_run(tmp_path / "physical", "flow_matching", "physical"),
+        write_run(tmp_path / "ga", "flow_matching", "ga"),
+        write_run(tmp_path / "dm", "diffusion", "ga", results=slow),  # has no twin
+    ]
+    assert claims.cheaper_than_physical(models_of(*paths)).verdict == "holds"
+    paths.append(write_run(tmp_path / "recon", "flow_matching", "recon", results=slow))
+    claim = claims.cheaper_than_physical(models_of(*paths))
+    assert claim.verdict == "holds in part" and "FM recon 2.500" in claim.sentence
+
+
+@pytest.mark.parametrize("claim", [claims.distortion, claims.topology])
+def test_geometry_is_weighed_against_reconstruction_alone(folders, claim):
+    models = models_of(*folders[:-1])
+    assert [claim(models, latent).verdict for latent in ("ga", "mp", "joint")] == [
+        *("holds", "does not hold", "not measured"),
+    ]
+
+
+def test_topology_without_its_packages_is_not_measured(tmp_path):
+    paths = []
+    for latent in ("recon", "ga"):
+        results = make_results(latent, 0)
+        results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology]"}
+        paths.append(write_run(tmp_path / latent, "flow_matching", latent, results=results))
+    claim = claims.topology(models_of(*paths), "ga")
+    assert claim.verdict == "not measured" and "closure_jax[topology]" in claim.sentence
+
+
+@pytest.mark.parametrize(
+    "gain, verdict, needed", [(0.5, "holds", "with 25 % of them"), (2.0, "does not hold", "never reaches")]
+)
+def test_data_efficiency_is_read_off_the_study(tmp_path, gain, verdict, needed):
+    """Error gain c / sqrt(fraction): recon's last error is reached with gain^2 of the data."""
+    _, studies = comparison.read([write_study(tmp_path / "study", gain)])
+    claim = claims.data_efficiency(studies, "ga")
+    assert claim.verdict == verdict
+    assert needed in claim.sentence
+    assert claims.data_efficiency(studies, "mp").verdict == "not measured"
+
+
+def test_the_data_needed_are_interpolated_between_points():
+    curve = {0.1: 0.4, 0.4: 0.2, 1.0: 0.1}
+    assert claims.fraction_needed(curve, 0.3) == pytest.approx(0.1 * (4 / 3) ** 2)
+    assert claims.fraction_needed(curve, 0.5) == 0.1
+    assert claims.fraction_needed(curve, 0.05) is None
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_written(folders, tmp_path, capsys):
+    output, docs = tmp_path / "out", tmp_path / "docs" / "page.md"
+    assert compare.main([*map(str, folders), f"--output={output}", f"--docs={docs}"]) == 0
+    assert str(output / "compare.html") in capsys.readouterr().out
+    for folder in (output / "figures", output / "results", docs.parent / "results"):
+        assert {path.stem for path in folder.iterdir()} == FIGURES == set(comparison_figures.CAPTIONS)
+    for path in (output / "figures").iterdir():
+        image = Image.open(path)
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        assert image.format == "PNG" and image.width > 200 and path.stat().st_size < 150_000
+        assert len(np.unique(pixels, axis=0)) > 20 and 0.005 < np.mean(pixels.min(axis=1) < 200) < 0.5
+
+    text = docs.read_text()
+    assert text == (output / "results.md").read_text()
+    assert set(re.findall(r"\]\((.*?)\)", text)) == {f"results/{name}.png" for name in FIGURES}
+    assert "differences of one or two percent mean nothing" in text and "t-interval" in text
+    page = (output / "compare.html").read_text()
+    assert page.count("data:image/png;base64,") == len(FIGURES) and 'src="http' not in page
+    for claim in claims.claims(models_of(*folders[:-1]), comparison.read(folders)[1]):
+        assert claim.title in text and claim.title in page
+
+
+def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path):
+    compare.compare(folders, tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    ga = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 50 |"))
+    assert f"| {models_of(*folders[:-1])[3].at(50, 'excess_error')} |" in ga
+    assert "0.333" in ga  # spread ratio at one step
+    assert "./launch.sh experiments/flow_matching_ga.py:small" in text and "3 min 00 s" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # Markdown wants as many cells in each row
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table.csv").read_text())))
+    assert [row["model"] for row in rows] == ["FM physical", "FM recon", "FM MP", "FM GA", "DM physical"]
+    assert float(rows[3]["A priori: excess error at best"]) == pytest.approx(0.0175)
+    assert rows[3]["A priori: excess error at best, seeds"] == "3"
+    assert rows[0]["A priori: excess error at best, half width"] == ""
+
+
+def with_nulls(tree):
+    """The same structure with every number null, as after a run that diverged."""
+    if isinstance(tree, dict):
+        return {key: with_nulls(value) for key, value in tree.items()}
+    return [None for _ in tree] if isinstance(tree, list) else None if isinstance(tree, float) else tree
+
+
+@pytest.mark.parametrize(
+    "results", [with_nulls(make_results("ga", 0)), {}, {"a_priori": None, "a_posteriori": {"time": [0.0, 1.0]}}]
+)
+def test_what_a_run_does_not_have_is_a_dash(tmp_path, results):
+    old = write_run(tmp_path / "old", "flow_matching", "ga", results=results)
+    (old / "arrays.npz").unlink()
+    for folders in ([old], [old, write_run(tmp_path / "new", "flow_matching", "recon")]):
+        compare.compare(folders, tmp_path / "out")
+        text = (tmp_path / "out" / "table.md").read_text()
+        assert "| FM GA |" in text and "–" in text and not re.search(r"\b(None|nan|null)\b", text)
+
+
+def test_a_study_alone_is_compared(tmp_path):
+    compare.compare([write_study(tmp_path / "study", 0.5)], tmp_path / "out")
+    assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["data_efficiency"]
+    assert "DM physical, published" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = write_run(tmp_path / "good", "flow_matching", "ga")
+    twin = write_run(tmp_path / "twin", "flow_matching", "ga")
+    unfinished, broken, listed, study = (write_run(tmp_path / name, "diffusion", "ga") for name in "abcd")
+    (unfinished / "results.json").unlink()
+    (broken / "results.json").write_text('{"a_priori": ')
+    (listed / "config.json").write_text("[]")
+    (study / "study.json").write_text('{"kind": "horoscope", "points": []}')
+    (tmp_path / "file").write_text("")
+    for arguments, words in (
+        ([], ["no work directory", "./launch.sh compare runs/*"]),
+        ([good, unfinished], ["'" + str(unfinished) + "'", "no results.json", "finish"]),
+        ([good, "nowhere"], ["'nowhere'", "no folder"]),
+        ([broken], ["results.json", "can't be read", "restore"]),
+        ([listed], ["config.json", "list", "expected an object"]),
+        ([study], ["horoscope", "expected data_efficiency"]),
+        ([good, good], ["twice"]),
+        ([good, twin], [str(good), str(twin), "same configuration and seed"]),
+        ([good, "--output=file"], ["--output=file", "is a file"]),
+        ([good, f"--output={twin}"], ["--output=", "folder of a run"]),
+        ([good, "--docs=page.html"], ["--docs=page.html", "Markdown"]),
+        ([good, "--ouput=x"], ["--ouput=x", "--help"]),
+    ):
+        line = refused(capsys, *arguments)
+        assert all(word in line for word in words), line
+    (good / "arrays.npz").write_bytes(b"PK\x03\x04 cut")
+    assert "arrays.npz" in refused(capsys, good)
