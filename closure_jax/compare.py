@@ -56,6 +56,8 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         folders.append(docs.parent / "results")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in comparison_figures.CAPTIONS:  # an earlier comparison may have had more
+            (folder / f"{name}.png").unlink(missing_ok=True)
         for name, picture in pictures.items():
             (folder / f"{name}.png").write_bytes(picture)
     for path, text in texts.items():
@@ -72,6 +74,8 @@ def _check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
         )
     if docs is not None and (docs.suffix != ".md" or docs.is_dir()):
         raise UserError(f"--docs={docs}: expected a Markdown file, as in --docs=docs/results.md")
+    if docs is not None and (docs.parent / "results").exists() and not (docs.parent / "results").is_dir():
+        raise UserError(f"--docs={docs}: '{docs.parent / 'results'}' is a file, expected a folder for its pictures")
 
 
 def _tables(models: Sequence[Model]) -> dict[str, Table]:

@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +225,9 @@ def test_other_configurations_are_other_models_and_their_names_say_how(tmp_path)
         "FM GA (transport.steps 3000)",
         "FM GA (transport.steps 77)",
     }
+    tables = comparison_tables.model_tables(models_of(first, second))
+    commands = [row[-1] for row in tables["Provenance"].rows]
+    assert commands[1] == f"{commands[0]} --config.transport.steps=77"
     third = write_run(tmp_path / "c", "flow_matching", "ga", preset="tiny")
     assert "FM GA, tiny" in [model.name for model in models_of(first, third)]
 
@@ -430,6 +436,9 @@ def test_what_a_run_does_not_have_is_a_dash(tmp_path, results):
 
 
 def test_a_study_alone_is_compared(tmp_path):
+    stale = tmp_path / "out" / "figures" / "pareto.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier comparison")
     compare.compare([write_study(tmp_path / "study", 0.5)], tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["data_efficiency"]
     assert "DM physical, published" in (tmp_path / "out" / "results.md").read_text()
@@ -445,6 +454,8 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
     (listed / "config.json").write_text("[]")
     (study / "study.json").write_text('{"kind": "horoscope", "points": []}')
     (tmp_path / "file").write_text("")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "results").write_text("")
     for arguments, words in (
         ([], ["no work directory", "./launch.sh compare runs/*"]),
         ([good, unfinished], ["'" + str(unfinished) + "'", "no results.json", "finish"]),
@@ -456,6 +467,7 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
         ([good, twin], [str(good), str(twin), "same configuration and seed"]),
         ([good, "--output=file"], ["--output=file", "is a file"]),
         ([good, f"--output={twin}"], ["--output=", "folder of a run"]),
+        ([good, "--docs=nested/page.md"], ["--docs=nested/page.md", "is a file"]),
         ([good, "--docs=page.html"], ["--docs=page.html", "Markdown"]),
         ([good, "--ouput=x"], ["--ouput=x", "--help"]),
     ):
@@ -463,3 +475,18 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
         assert all(word in line for word in words), line
     (good / "arrays.npz").write_bytes(b"PK\x03\x04 cut")
     assert "arrays.npz" in refused(capsys, good)
+
+
+def test_launch_sh_knows_the_command(tmp_path):
+    launch = Path(__file__).resolve().parent.parent / "launch.sh"
+    environment = os.environ | {"CLOSURE_JAX_PYTHON": sys.executable}
+    found = subprocess.run(
+        ["bash", launch, "compare", "nowhere"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 2 and found.stdout == "" and not list(tmp_path.iterdir())
+    assert found.stderr.startswith("closure_jax: error: 'nowhere' is no folder")

@@ -104,8 +104,8 @@ def speed(models: Sequence[Model]) -> Claim:
         return _missing(
             title, f"latent FM at 1 step and physical DM at {_PHYSICAL_STEPS}, of one preset and on one device"
         )
-    sentence = "Physical DM at 50 steps takes, over one step of " + _each_of(
-        {name: f"{number_text(ratio)} times as long" for name, ratio in ratios.items()}
+    sentence = f"Time per sample of physical DM at {_PHYSICAL_STEPS} steps over that of one step: " + _each_of(
+        {name: number_text(ratio) for name, ratio in ratios.items()}
     )
     return Claim(title, _verdict([max(ratios.values()) >= SPEED_UP]), sentence)
 
@@ -144,6 +144,11 @@ def _against_recon(models: Sequence[Model], latent: str) -> tuple[Model, Model] 
     return None
 
 
+def _name(latent: str) -> str:
+    """A latent space at the start of a sentence."""
+    return LATENTS[latent][0].upper() + LATENTS[latent][1:]
+
+
 def _geometry(models: Sequence[Model], latent: str, title: str, what: str, measures: Mapping[tuple, int]) -> Claim:
     """Holds `measures`, sign by path and 1 where more is better, of a latent space against those of recon."""
     pair = _against_recon(models, latent)
@@ -166,14 +171,14 @@ def _geometry(models: Sequence[Model], latent: str, title: str, what: str, measu
 
 def distortion(models: Sequence[Model], latent: str) -> Claim:
     """Distance and decoder measures of a regularised latent space against those of recon."""
-    title = f"{LATENTS[latent]} latents are less distorted than those of reconstruction alone"
+    title = f"{_name(latent)} latents are less distorted than those of reconstruction alone"
     what = f"latent geometry of {LATENTS[latent]} and recon runs of one process and preset"
     return _geometry(models, latent, title, what, {(measure,): sign for measure, sign in _DISTORTION.items()})
 
 
 def topology(models: Sequence[Model], latent: str) -> Claim:
     """Bottleneck distances to the full system's persistence diagrams against those of recon."""
-    title = f"{LATENTS[latent]} latents keep the topology of the full system better than reconstruction alone"
+    title = f"{_name(latent)} latents keep the topology of the full system better than reconstruction alone"
     what = f"persistence diagrams of {LATENTS[latent]} and recon runs: install closure_jax[topology] and evaluate again"
     return _geometry(models, latent, title, what, {("topology", measure): -1 for measure in TOPOLOGY})
 
@@ -212,7 +217,7 @@ def fraction_needed(curve: Mapping[float, float], target: float) -> float | None
 
 def data_efficiency(studies: Sequence[Study], latent: str) -> Claim:
     """Excess error at each share of the data, all of it apart, against recon; and the data that reach recon's last error."""
-    title = f"{LATENTS[latent]} latents need less training data than those of reconstruction alone"
+    title = f"{_name(latent)} latents need less training data than those of reconstruction alone"
     mine, theirs = (learning_curve(studies, name, "excess_error") for name in (latent, "recon"))
     common = sorted(set(mine) & set(theirs))
     if len(common) < 2:

@@ -6,7 +6,8 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from closure_jax.evaluation.comparison import Model, Run
+from closure_jax import config as config_lib
+from closure_jax.evaluation.comparison import Model, Run, flat
 from closure_jax.evaluation.estimates import Estimate, look_up, number
 from closure_jax.evaluation.page import duration
 
@@ -51,7 +52,18 @@ def _each(model: Model, *keys: str) -> str | None:
 
 
 def _command(model: Model) -> str:
-    return f"./launch.sh experiments/{look_up(model.runs[0].config, 'experiment')}.py:{model.preset}"
+    """The experiment's command, with the fields that are not as its preset, process and latent space have them now."""
+    stored = model.runs[0].config
+    known: dict[str, Any] = {}
+    if model.preset in config_lib.PRESETS:
+        known = flat(config_lib.to_dict(config_lib.base(model.preset, model.process, model.latent)))
+    fields = {field: value for field, value in flat(stored).items() if field not in ("seed", "experiment", "preset")}
+    changes = [
+        f" --config.{field}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for field, value in fields.items()
+        if field in known and known[field] != value
+    ]
+    return f"./launch.sh experiments/{look_up(stored, 'experiment')}.py:{model.preset}" + "".join(changes)
 
 
 Column = tuple[str, Callable[[Model], Cell]]

@@ -24,6 +24,7 @@ th, td { text-align: left; padding: 3px 18px 3px 0; border-bottom: 1px solid #e8
 thead th { border-bottom: 1.5px solid #888; font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 .wide { overflow-x: auto; } .wide table { font-size: 13px; } .wide th, .wide td { padding-right: 12px; }
+.wide td.name { white-space: nowrap; }
 td.note { color: #555; } .missing { color: #777; font-style: italic; }
 figure { margin: 14px 0 26px; } figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 figcaption { font-size: 13.5px; color: #444; max-width: 95ch; margin-top: 6px; }
