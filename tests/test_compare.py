@@ -435,6 +435,13 @@ def test_what_a_run_does_not_have_is_a_dash(tmp_path, results):
         assert "| FM GA |" in text and "–" in text and not re.search(r"\b(None|nan|null)\b", text)
 
 
+def test_an_earlier_comparison_among_the_runs_is_passed_over(tmp_path):
+    write_run(tmp_path / "runs" / "a", "flow_matching", "ga")
+    for _ in range(2):
+        compare.compare(sorted((tmp_path / "runs").iterdir()), tmp_path / "runs" / "compare-small")
+    assert "1 run of 1 model" in (tmp_path / "runs" / "compare-small" / "results.md").read_text()
+
+
 def test_a_study_alone_is_compared(tmp_path):
     stale = tmp_path / "out" / "figures" / "pareto.png"
     stale.parent.mkdir(parents=True)

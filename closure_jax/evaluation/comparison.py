@@ -132,24 +132,26 @@ class Model:
 
 
 def read(directories: Sequence[pathlib.Path]) -> tuple[list[Run], list[Study]]:
-    """The runs and studies that the folders hold.
+    """The runs and studies that the folders hold; folders of earlier comparisons are passed over.
 
     Raises:
       UserError: no folder, one without a finished run or study, one given twice, or a file that can't be read.
     """
-    if not directories:
-        raise UserError("no work directory given: expected one or more, as in ./launch.sh compare runs/*")
-    runs, studies, seen = [], [], {}
+    runs, studies, seen = [], [], set()
     for path in directories:
         if not path.is_dir():
             raise UserError(f"'{path}' is no folder: expected the work directory of a finished run")
         if path.resolve() in seen:
             raise UserError(f"'{path}' is given twice: expected each work directory once")
-        seen[path.resolve()] = path
+        seen.add(path.resolve())
+        if (path / "compare.html").is_file() and not (path / "results.json").exists():
+            continue  # runs/* may hold an earlier comparison
         if (path / "study.json").is_file():
             studies.append(_study(path))
         else:
             runs.append(_run(path))
+    if not runs and not studies:
+        raise UserError("no work directory given: expected one or more, as in ./launch.sh compare runs/*")
     return runs, studies
 
 

@@ -176,14 +176,22 @@ def latent_table(models: Sequence[Model]) -> Table:
                 cells += [None, None]
             if any(cell is not None for cell in cells):
                 rows.append((model.name, short, *cells))
-    head = ("model", "field", "reconstruction", *MEASURES.values(), *TOPOLOGY.values(), "roughness", "straightness")
+    head = (
+        "model",
+        "field",
+        "reconstruction",
+        *MEASURES.values(),
+        *TOPOLOGY.values(),
+        "conditional smoothness",
+        "straightness",
+    )
     intro = (
         "What encoding does to a field's geometry. Correlations of pairwise distances, trustworthiness and continuity are 1 "
         "for a perfect space; the spread of distance ratios and the distortion (deviation of the decoder's log singular "
         "values) are 0 for one that keeps shapes up to scale; bottleneck distances between persistence diagrams are 0 where "
-        "the topology is kept. Roughness: how much the latent of H changes between neighbours in the latent of w, over the "
-        "same in full space. Straightness of the sampler's path from source to sample: 1 for a straight line, which one "
-        "Euler step follows."
+        "the topology is kept. Conditional smoothness: how far H moves between neighbouring w in the latent space, over the "
+        "same in full space; under 1 the map is smoother there. Straightness of the sampler's path from source to sample: 1 "
+        "for a straight line, which one Euler step follows; the noise of an SDE counts."
     )
     return Table(intro, head, rows)
 
