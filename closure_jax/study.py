@@ -46,7 +46,8 @@ def data_efficiency(options: argparse.Namespace, preset: str, overrides: Sequenc
             config_lib.override(config, overrides)
             count = max(1, round(share * build.training_trajectories(config)))
             for seed in range(options.seeds):
-                changed = (*_JUDGED, *overrides, f"data.train_trajectories={count}", f"seed={seed}")
+                cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
+                changed = (*_JUDGED, *overrides, f"data.train_trajectories={cut}", f"seed={seed}")
                 name = f"fm_{latent}-{count}" + (f"-seed{seed}" if seed else "")
                 run = runs.Run(file, preset, changed, folder / name)
                 planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
@@ -56,7 +57,7 @@ def data_efficiency(options: argparse.Namespace, preset: str, overrides: Sequenc
         study = {"kind": "data_efficiency", "preset": preset, "points": points}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "study.json", study)
-        compare.compare([folder, *(run.folder for run in done)], folder / "compare")
+        compare.compare([folder], folder / "compare")
     runs.missing(list(planned), done)
 
 
