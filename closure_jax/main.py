@@ -142,7 +142,8 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
         dataset = given or simulated_data(config, work)
         facts = provenance(dataset)
         if work.has_begun("closure"):  # trained before: that revision is a fact of the model
-            facts["trained_revision"] = work.provenance().get("trained_revision", facts["revision"])
+            before = work.provenance()
+            facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
             model = StochasticClosure.load(work.path).replace(steps=config.sampler.steps)
         else:

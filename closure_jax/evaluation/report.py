@@ -23,7 +23,9 @@ _STEP_COLUMNS = {
     "noise_spectrum_error": "noise spectrum error",
     "crps_ratio": "CRPS / exact CRPS",
     "milliseconds_per_sample": "ms per sample",
+    "milliseconds_sampling": "of it sampling",
 }
+_NOT_SHOWN = ("spread", "mean_squared_error")  # the same as others, in other units
 
 _CAPTIONS = {
     "training_curves": """Loss of each training phase against its step, log scale. Validation that turns up while
@@ -149,10 +151,14 @@ def _figure(folder: pathlib.Path, draw: Callable[..., bytes], *args: Any) -> str
     return page.figure(image, name.replace("_", " "), _CAPTIONS[name])
 
 
+def _ascending(by_steps: Any) -> dict[int, Mapping[str, float | None]]:
+    """Measures by number of sampler steps, from texts to whole numbers, ascending."""
+    return {int(steps): by_steps[steps] or {} for steps in sorted(by_steps or {}, key=int)}
+
+
 def _by_steps(run: _Run) -> dict[int, Mapping[str, float | None]]:
     """The a priori figures by number of sampler steps, ascending."""
-    by_steps = _get(run.results, "a_priori", "by_steps") or {}
-    return {int(steps): by_steps[steps] or {} for steps in sorted(by_steps, key=int)}
+    return _ascending(_get(run.results, "a_priori", "by_steps"))
 
 
 _NOTES = {
@@ -212,13 +218,37 @@ def _a_priori(run: _Run, folder: pathlib.Path) -> str:
         f"{page.text(_get(results, 'samples'))} samples each. Floor, the relative error of the exact conditional mean: "
         f"{page.text(_get(results, 'floor'))}. Excess error: against the exact mean, so without the irreducible part."
     )
-    rows = [(steps, *(values.get(key) for key in _STEP_COLUMNS)) for steps, values in by_steps.items()]
-    parts = [f"<p>{intro}</p>", page.table(("sampler steps", *_STEP_COLUMNS.values()), rows)]
+    parts = [f"<p>{intro}</p>", _steps_table(by_steps), _parts_of_a_sample(results)]
+    for schedule, steps in (_get(results, "by_schedule") or {}).items():
+        parts.append(f"<h3>The same with {page.text(schedule)} sampler times</h3>{_steps_table(_ascending(steps))}")
     parts.append(_figure(folder, figures.a_priori_fields, run.arrays))
     parts.append(_figure(folder, figures.a_priori_spectra, run.arrays))
     if by_steps:
         parts.append(_figure(folder, figures.sampler_steps, by_steps, _get(results, "floor")))
     return "".join(parts)
+
+
+def _steps_table(by_steps: Mapping[int, Mapping[str, float | None]]) -> str:
+    """A row for each number of sampler steps; measures that only a fork knows come last, by their own names."""
+    found = dict.fromkeys(key for values in by_steps.values() for key in values)
+    extra = {key: key.replace("_", " ") for key in found if key not in _STEP_COLUMNS and key not in _NOT_SHOWN}
+    columns = {key: label for key, label in _STEP_COLUMNS.items() if key in found or not found} | extra
+    rows = [(steps, *(values.get(key) for key in columns)) for steps, values in by_steps.items()]
+    return page.table(("sampler steps", *columns.values()), rows)
+
+
+def _parts_of_a_sample(results: Any) -> str:
+    """What encoding and decoding cost, and how the sampler's paths run."""
+    cost, path = _get(results, "milliseconds"), _get(results, "path")
+    if not cost or not path:
+        return ""
+    return (
+        f"<p>Of a sample's time {page.text(cost.get('encode'))} ms go to encoding the vorticity and "
+        f"{page.text(cost.get('decode'))} ms to decoding the closure, whatever the number of steps. From source to sample a "
+        f"path of {page.text(path.get('steps'))} steps is {page.text(path.get('length'))} long per entry, for a displacement of "
+        f"{page.text(path.get('displacement'))}: straightness {page.text(path.get('straightness'))}, 1 for a straight line; "
+        "the noise of an SDE counts as length.</p>"
+    )
 
 
 def _latent_geometry(run: _Run, folder: pathlib.Path) -> str:
