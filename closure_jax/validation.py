@@ -115,6 +115,11 @@ def _sizes(c: ml_collections.ConfigDict) -> list[tuple[bool, str]]:
             f" {data.trajectories - 2} (one to train on, one to validate)",
         ),
         (
+            data.path != "" or data.train_trajectories <= train - max(1, train // 10),
+            f"--config.data.train_trajectories={data.train_trajectories}: expected at most {train - max(1, train // 10)}, the"
+            " training trajectories without those held out to validate (0 for all)",
+        ),
+        (
             data.path != "" or flow.resolution % data.resolution == 0,
             f"--config.data.resolution={data.resolution} does not divide flow.resolution = {flow.resolution}:"
             " expected a divisor, since every n-th point is stored",

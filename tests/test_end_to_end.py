@@ -1,5 +1,6 @@
 """The whole job at `tiny`, through launch.sh, as a user runs it: twice, killed, judged alone, and on four devices."""
 
+import csv
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
@@ -67,7 +69,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data) -> tuple[Path, subprocess.CompletedProcess]:
-    workdir = tmp_path_factory.mktemp("runs") / "first"
+    workdir = tmp_path_factory.mktemp("first") / "runs" / "fm_ga-tiny"
     return workdir, launch(workdir, data)
 
 
@@ -203,3 +205,46 @@ def test_four_devices_give_the_curve_of_one(finished, data, tmp_path):
     ours, theirs = losses(workdir), losses(finished[0])
     assert [line[:2] for line in ours] == [line[:2] for line in theirs]
     np.testing.assert_allclose([line[2] for line in ours], [line[2] for line in theirs], rtol=2e-3)
+
+
+HANDFUL = ("fm_ga", "dm_mp", "si_gaussian_recon", "si_empirical_joint", "fm_physical")
+"""Every process and every latent at least once."""
+
+
+@pytest.fixture(scope="module")
+def swept(finished, data):
+    """The folder of a sweep over every value of every axis that finds its first run done, what it said, and how to start it."""
+    folder = finished[0].parent.parent
+
+    def start():
+        arguments = ["bash", str(REPOSITORY / "launch.sh"), "sweep", "--preset=tiny", f"--only={','.join(HANDFUL)}"]
+        return subprocess.run(
+            arguments, cwd=folder, env=environment(data), capture_output=True, text=True, timeout=1200
+        )
+
+    return folder, start(), start
+
+
+def test_a_sweep_runs_every_value_of_every_axis_and_compares(swept):
+    folder, result, _ = swept
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    for name in HANDFUL:
+        assert json.loads((folder / "runs" / f"{name}-tiny" / "results.json").read_text())["experiment"] == name
+    output = folder / "runs" / "compare-tiny"
+    with open(output / "table.csv", newline="") as file:
+        commands = [row for row in csv.DictReader(file)]
+    assert len(commands) >= len(HANDFUL)
+    table = (output / "table.md").read_text()
+    assert all(f"./launch.sh experiments/{name}.py:tiny" in table for name in HANDFUL)
+    pictures = list((output / "figures").glob("*.png"))
+    assert len(pictures) >= 3
+    assert all(np.asarray(Image.open(picture).convert("L")).std() > 5 for picture in pictures)
+
+
+def test_a_sweep_does_nothing_twice(swept):
+    folder, _, start = swept
+    results = {file: file.read_bytes() for file in folder.glob("runs/*/results.json")}
+    again = start()
+    assert again.returncode == 0 and again.stdout.count("already done") == len(HANDFUL)
+    assert {file: file.read_bytes() for file in folder.glob("runs/*/results.json")} == results

@@ -1,10 +1,5 @@
-"""Sweeps, studies and the demo: plans and refusals here, a whole sweep of small runs through launch.sh."""
+"""Sweeps, studies and the demo: plans, refusals, and what ships; a whole sweep runs in test_end_to_end.py."""
 
-import csv
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,8 +12,6 @@ from closure_jax.errors import UserError
 from closure_jax.physics import spectral
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HANDFUL = ("fm_recon", "dm_mp", "si_gaussian_ga", "si_empirical_joint", "fm_physical")
-"""Every process and every latent at least once."""
 
 
 @pytest.fixture(autouse=True)
@@ -112,55 +105,6 @@ def test_nothing_starts_where_one_run_is_impossible_and_an_interrupt_ends_all():
     with pytest.raises(KeyboardInterrupt):
         runs.run_all(planned("stopped", "new"), "sweep")
     assert Planned.started == ["stopped"]
-
-
-# --- a whole sweep ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """Folder and output of a sweep over every value of every axis, at sizes that take seconds."""
-    folder = tmp_path_factory.mktemp("sweep")
-    command = ["bash", str(REPOSITORY / "launch.sh"), "sweep", "--preset=tiny", f"--only={','.join(HANDFUL)}"]
-    command += [f"--config.{text}" for text in ("evaluation.steps=1,10", "autoencoder.steps=20", "transport.steps=20")]
-    environment = os.environ | {
-        "CLOSURE_JAX_PYTHON": sys.executable,
-        "CLOSURE_JAX_DATA": str(folder / "data"),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
-
-    def start():
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-
-    return folder, start(), start
-
-
-def test_a_sweep_runs_every_value_of_every_axis_and_compares(swept):
-    folder, result, _ = swept
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stderr == ""
-    for name in HANDFUL:
-        assert json.loads((folder / "runs" / f"{name}-tiny" / "results.json").read_text())["experiment"] == name
-    output = folder / "runs" / "compare-tiny"
-    table = (output / "table.md").read_text()
-    with open(output / "table.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) >= len(HANDFUL)
-    for name in HANDFUL:
-        assert name in table or name.replace("_", " ") in table
-    assert len(list((output / "figures").glob("*.png"))) >= 3
-    for picture in (output / "figures").glob("*.png"):
-        assert np.asarray(Image.open(picture).convert("L")).std() > 5
-
-
-def test_a_sweep_does_nothing_twice(swept):
-    folder, _, start = swept
-    results = {file: file.read_bytes() for file in folder.glob("runs/*/results.json")}
-    again = start()
-    assert again.returncode == 0 and again.stdout.count("already done") == len(HANDFUL)
-    assert {file: file.read_bytes() for file in folder.glob("runs/*/results.json")} == results
 
 
 # --- the demo and its closure ----------------------------------------------------------------------------------------
