@@ -79,7 +79,7 @@ def test_ending_at_t_min_leaves_its_noise_in_the_samples():
 def test_a_guess_of_the_data_that_is_the_mean_gives_the_exact_score(x64):
     x_tau, mean = np.random.default_rng(0).normal(size=(2, 3, 4))
     tau = jnp.array([1e-3, 0.3, 1.0])
-    actual = PATH.target_from_data(mean, x_tau, tau, scale=0.13)
+    actual = dataclasses.replace(PATH, data_scale=0.13).target_from_data(mean, x_tau, tau)
     np.testing.assert_allclose(actual, exact_score(PATH, mean, 0.13)(x_tau, tau), rtol=1e-10)
 
 

@@ -121,7 +121,7 @@ def test_target_from_exact_data_is_the_target_as_the_guess_becomes_certain(name,
     tau = jnp.array([0.0, 0.4, 0.98])
     transit, target = jax.vmap(path.in_transit)(jax.random.split(jax.random.key(0), 3), z, x, tau)
     # the share of x_tau / tau in the guess of x is (scale tau / (1 - tau))^2, and errs by up to |target| / (1 - tau)
-    actual = path.target_from_data(x, transit, tau, scale=1e-6)
+    actual = dataclasses.replace(path, data_scale=1e-6).target_from_data(x, transit, tau)
     np.testing.assert_allclose(actual, target, rtol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_target_from_data_is_the_target_of_the_precision_weighted_guess(scale, x
     t = tau[:, None, None, None]
     precision_data, precision_transit = scale**-2, (t / (1 - t)) ** 2
     guess = (precision_data * data + precision_transit * x_tau / t) / (precision_data + precision_transit)
-    actual = PATHS["flow_matching"].target_from_data(data, x_tau, tau, scale)
+    actual = dataclasses.replace(PATHS["flow_matching"], data_scale=scale).target_from_data(data, x_tau, tau)
     np.testing.assert_allclose(actual, (guess - x_tau) / (1 - t), rtol=1e-10)
     # and back: on every path x = x_tau + (1 - tau) target
     np.testing.assert_allclose(x_tau + (1 - t) * actual, guess, rtol=1e-10)
@@ -144,7 +144,7 @@ def test_target_from_the_conditional_mean_is_the_best_drift_at_the_scale_of_the_
     condition = condition.astype(float)
     x_tau = np.random.default_rng(1).normal(size=(5, 8))
     tau = jnp.array([0.0, 0.2, 0.6, 0.95, 1.0])  # finite at the end too
-    actual = path.target_from_data(mean_of(condition), x_tau, tau, scale=STD)
+    actual = dataclasses.replace(path, data_scale=STD).target_from_data(mean_of(condition), x_tau, tau)
     np.testing.assert_allclose(actual, best_drift(path, condition)(x_tau, tau), rtol=1e-12)
 
 

@@ -34,10 +34,12 @@ class Path:
     Attributes:
       stochastic: gamma = 1 - tau instead of 0; the sampler is then an SDE.
       from_condition: the source is the condition itself instead of Gaussian noise.
+      data_scale: deviation of the data around a network's guess of them, see `target_from_data`.
     """
 
     stochastic: bool = False
     from_condition: bool = False
+    data_scale: float = 0.4
 
     training_range = (0.0, 1.0)
     """Transport times that training draws from, uniformly."""
@@ -95,15 +97,15 @@ class Path:
         x_tau = sum(share(tau) * part for share, part in parts)
         return x_tau, sum(jax.grad(share)(tau) * part for share, part in parts)
 
-    def target_from_data(self, data: jax.Array, x_tau: jax.Array, tau: jax.Array, scale: float = 0.4) -> jax.Array:
+    def target_from_data(self, data: jax.Array, x_tau: jax.Array, tau: jax.Array) -> jax.Array:
         """The target that a network's guess of the data stands for, preconditioned so that errors stay bounded.
 
         On every path here target = (x - x_tau) / (1 - tau), singular at tau = 1. The guess of x is therefore taken as a mean
-        of `data` and x_tau / tau with the weights of a Gaussian of deviation `scale` (after Karras et al. 2022):
+        of `data` and x_tau / tau with the weights of a Gaussian of deviation scale = `data_scale` (after Karras et al. 2022):
 
             target = [scale^2 tau - (1 - tau)] / D x_tau + (1 - tau) / D data,    D = scale^2 tau^2 + (1 - tau)^2
         """
-        tau = _expand(tau, x_tau)
+        tau, scale = _expand(tau, x_tau), self.data_scale
         width = scale**2 * tau**2 + (1 - tau) ** 2
         return (scale**2 * tau - (1 - tau)) / width * x_tau + (1 - tau) / width * data
 
@@ -117,6 +119,7 @@ class Diffusion(Path):
       t_max: where sampling starts. It belongs to the scale of the field: std(t_max) must exceed the field's deviation.
       t_min, rho: last of the times before the final 0, and the exponent of the Karras times.
       schedule: "karras" (published) or "uniform" times.
+      t_train: training draws transport times up to here; published 1.
     """
 
     stochastic: bool = True
@@ -125,6 +128,7 @@ class Diffusion(Path):
     t_min: float = 1e-3
     rho: float = 7.0
     schedule: str = "karras"
+    t_train: float = 1.0
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -138,7 +142,7 @@ class Diffusion(Path):
     @property
     def training_range(self) -> tuple[float, float]:
         """Transport times that training draws from, uniformly."""
-        return self.t_min, 1.0
+        return self.t_min, self.t_train
 
     def std(self, tau: jax.Array) -> jax.Array:
         """Deviation of the noise in x_tau."""
@@ -186,9 +190,9 @@ class Diffusion(Path):
             return output / _expand(self.std(tau), output)
         return self.target_from_data(output, x_tau, tau)
 
-    def target_from_data(self, data: jax.Array, x_tau: jax.Array, tau: jax.Array, scale: float = 0.4) -> jax.Array:
-        """(data - x_tau) / (scale^2 + std^2): the score of Normal(data, scale^2 + std^2)."""
-        return (data - x_tau) / _expand(scale**2 + self.std(tau) ** 2, x_tau)
+    def target_from_data(self, data: jax.Array, x_tau: jax.Array, tau: jax.Array) -> jax.Array:
+        """(data - x_tau) / (data_scale^2 + std^2): the score of Normal(data, data_scale^2 + std^2)."""
+        return (data - x_tau) / _expand(self.data_scale**2 + self.std(tau) ** 2, x_tau)
 
 
 SCHEDULES = ("karras", "uniform")
