@@ -1,0 +1,222 @@
+"""The benchmark: counts of operations against closed forms, every row built, cheap rows run, files and refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from closure_jax import bench, benchmarks, closure, config, roofline
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLOSURE_JAX_HOME", str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    monkeypatch.setattr(roofline, "measure_rates", lambda: RATES)
+
+
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    a = jnp.ones((32, 32))
+
+    def twelve(a):  # nested: three times four products
+        return jax.lax.fori_loop(0, 3, lambda i, b: jax.lax.fori_loop(0, 4, lambda j, c: c @ a, b), a)
+
+    assert roofline.operations(lambda a: a @ a, a) == pytest.approx(2 * 32**3, rel=1e-3)
+    assert roofline.operations(twelve, a) == pytest.approx(12 * 2 * 32**3, rel=1e-3)
+
+
+def test_a_gradient_through_recomputed_loops_counts_both_passes():
+    a = jnp.ones((32, 32))
+
+    def loss(a):
+        step = jax.checkpoint(lambda b, _: (jnp.sin(b @ a), None))
+        return jnp.sum(jax.lax.scan(step, a, None, length=5)[0])
+
+    # forward, forward again, and two products each on the way back
+    assert roofline.operations(jax.grad(loss), a) == pytest.approx(5 * 4 * 2 * 32**3, rel=0.1)
+
+
+@pytest.mark.parametrize("transform, factor", [(jnp.fft.rfft2, 2.5), (jnp.fft.fft2, 5.0)])
+def test_transforms_count_by_their_points(transform, factor):
+    x = jnp.ones((3, 64, 64), jnp.float32 if factor == 2.5 else jnp.complex64)
+    assert roofline.operations(transform, x) == pytest.approx(factor * 3 * 64**2 * 12, rel=1e-6)
+
+
+def test_bytes_are_what_is_read_and_written():
+    a, b = jnp.ones((10, 4)), jnp.ones(100)
+    assert roofline.bytes_moved(lambda a, b: (a + 1, jnp.sum(a)), a, b) == 4 * (40 + 40 + 1)
+    keys = jax.random.split(jax.random.key(0), 5)
+    assert roofline.bytes_moved(lambda keys: jax.vmap(jax.random.bits)(keys), keys) == 5 * 8 + 5 * 4
+
+
+def test_the_floor_is_the_slower_of_the_two_limits():
+    assert RATES.floor(1e11, 1e9) == 1.0 and RATES.floor(1e9, 1e10) == 1.0
+    assert 1e8 < roofline.triad_bandwidth(2**20, trials=2) < 1e13
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+# shape of the first output; None where it is a state of training or a tree of gradients
+SHAPES = {
+    "dns_step_64": (16, 64, 33),
+    "dns_step_256": (16, 256, 129),
+    "encode_published": (16, 16, 16, 1),
+    "decode_published": (16, 64, 64),
+    "encode_compact": (16, 16, 16, 1),
+    "decode_compact": (16, 64, 64),
+    "network_latent_published": (16, 16, 16, 1),
+    "network_physical_published": (16, 64, 64, 1),
+    "train_step_latent_published": None,
+    "train_step_autoencoder_published": None,
+    "sample_latent_1step_published": (16, 64, 64),
+    "sample_latent_1step_compact": (16, 64, 64),
+    "sample_physical_50step_published": (16, 64, 64),
+    "coupled_step_published": (16, 64, 33),
+    "coupled_step_compact": (16, 64, 33),
+    "rollout_gradient": None,
+}
+BATCHES = {"train_step_latent_published": 100, "train_step_autoencoder_published": 8}
+
+
+def test_the_rows_are_those_of_the_list():
+    assert list(benchmarks.ROWS) == list(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_row_builds(name):
+    case = benchmarks.ROWS[name]()
+    outputs = jax.eval_shape(case.function, *case.arguments)
+    first = outputs[0] if case.carries else outputs
+    assert case.batch == BATCHES.get(name, 16)
+    if SHAPES[name]:
+        assert first.shape == SHAPES[name]
+    else:  # takes the place of the first argument, or has its form
+        shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (first, case.arguments[0])]
+        assert shapes[0] == shapes[1]
+
+
+def test_published_rows_have_the_published_sizes_and_compact_ones_those_of_small():
+    def size(params):
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    def complex_size(params):  # a complex weight once
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        return sum(leaf.size for path, leaf in flat if "imaginary" not in jax.tree_util.keystr(path))
+
+    latent = benchmarks.ROWS["network_latent_published"]().arguments[0]
+    physical = benchmarks.ROWS["network_physical_published"]().arguments[0]
+    # without the projections of time in each layer 180,289 and 1,024,129, which are the published figures
+    assert complex_size(latent) == 200_849 and complex_size(physical) == 1_065_249
+    published = benchmarks.ROWS["train_step_autoencoder_published"]().arguments[0].params
+    assert 8.4e6 < size(published) < 9.1e6
+
+    small = config.load(str(REPOSITORY / "experiments" / "fm_ga.py") + ":small")
+    expected = closure.template_of(small)["params"]
+    model = benchmarks.ROWS["sample_latent_1step_compact"]().arguments[0]
+    assert jax.tree.map(np.shape, model.params) == jax.tree.map(np.shape, expected)
+    assert model.prediction == small.network.prediction
+
+
+def test_a_dns_call_is_as_many_steps_of_the_true_system_and_counts_as_one():
+    case = benchmarks.ROWS["dns_step_64"]()
+    state, keys = case.arguments
+    once = jax.jit(lambda state, keys: case.unit(state, keys)[0])
+    many = jax.jit(lambda state, keys: case.function(state, keys)[0])
+    assert roofline.operations(case.function, *case.arguments) == pytest.approx(
+        case.steps * roofline.operations(case.unit, *case.arguments), rel=0.02
+    )
+    # developed by 1e-3 a step, the fields move by little
+    energy = [float(jnp.linalg.norm(one)) for one in (state, once(state, keys), many(state, keys))]
+    assert energy[0] > 0 and energy[1] == pytest.approx(energy[0], rel=0.01)
+    assert energy[2] == pytest.approx(energy[0], rel=0.1)
+
+
+def test_two_cheap_rows_run_and_fill_every_field():
+    for name in ("network_latent_published", "encode_compact"):
+        row = bench.measure(name, RATES, repeats=3)
+        assert (row["name"], row["batch"], row["repeats"]) == (name, 16, 3)
+        assert 0 < row["spread"][0] <= row["seconds"] <= row["spread"][1] and row["compile_seconds"] > 0
+        assert row["floor_seconds"] == RATES.floor(row["operations"], row["bytes"])
+        assert row["share"] == pytest.approx(row["floor_seconds"] / row["seconds"])
+
+
+def test_a_row_that_carries_its_state_goes_on_from_it():
+    starts = []
+
+    def count(state, step):
+        jax.debug.callback(lambda value: starts.append(float(value)), state)
+        return state + step, ()
+
+    case = benchmarks.Case(count, (jnp.float32(0), jnp.float32(2)), carries=True)
+    seconds, _ = bench.time_calls(case, repeats=3)
+    jax.effects_barrier()
+    assert len(seconds) == 3 and starts == [0, 2, 4, 6]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_figures_and_page_and_sets_a_peer_beside_them(rates, capsys):
+    Path("peer.json").write_text(json.dumps([{"name": "encode_compact", "seconds": 100.0, "batch": 16, "device": "x"}]))
+    status = bench.main(
+        ["--only=encode_c*,decode_compact", "--repeats=2", "--output=a/b.json", "--docs=page.md", "--against=peer.json"]
+    )
+    assert status == 0
+    rows = json.loads(Path("a/b.json").read_text())
+    assert [row["name"] for row in rows] == ["encode_compact", "decode_compact"]
+    for row in rows:
+        assert set(row) >= {"name", "seconds", "batch", "device"} and 0 < row["seconds"] < 100
+    page = Path("page.md").read_text()
+    lines = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
+    assert [line[0].strip() for line in lines] == ["row", "---", "encode_compact", "decode_compact"]
+    ratio = float(lines[2][-1])
+    assert ratio == pytest.approx(100 / rows[0]["seconds"], rel=0.01) and lines[3][-1].strip() == "–"
+    assert "`./launch.sh bench --only=encode_c*,decode_compact --repeats=2" in page and str(Path.cwd()) not in page
+    assert "encode_compact" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argument, said",
+    [
+        ("--only=encode_compct", "--only=encode_compct is no benchmark; the nearest is 'encode_compact'"),
+        ("--repeats=0", "--repeats=0: expected a whole number above 0"),
+        ("--output=folder", "--output=folder: expected a file that ends in .json"),
+        ("--docs=page.html", "--docs=page.html: expected a file that ends in .md"),
+        ("--against=nothing.json", "--against=nothing.json is not there"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line(argument, said, capsys):
+    assert bench.main([argument]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"closure_jax: error: {said}") and message.count("\n") == 1
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"name": "x"}]', "3"])
+def test_a_peer_that_is_no_list_of_figures_is_refused(content):
+    Path("peer.json").write_text(content)
+    with pytest.raises(bench.UserError, match="is no list of {name, seconds}"):
+        bench.read_peer(Path("peer.json"))
+
+
+def test_launch_knows_the_command():
+    environment = os.environ | {"CLOSURE_JAX_PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    command = ["bash", str(REPOSITORY / "launch.sh"), "bench", "--only=none"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2 and "--only=none is no benchmark" in result.stderr
