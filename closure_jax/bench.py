@@ -1,6 +1,7 @@
 """`./launch.sh bench`: where the time goes, beside the least time that this device allows."""
 
 import argparse
+import dataclasses
 import fnmatch
 import json
 import os
@@ -54,19 +55,29 @@ def chosen(patterns: Sequence[str]) -> list[str]:
     return [name for name in benchmarks.ROWS if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def read_peer(path: pathlib.Path) -> dict[str, float]:
-    """Seconds by name of a file as `--output` writes it.
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Figures of another program: `seconds` of a call by name of the row, and the `device` it names."""
+
+    seconds: Mapping[str, float]
+    device: str
+
+
+def read_peer(path: pathlib.Path) -> Peer:
+    """The figures of a file as `--output` writes it.
 
     Raises:
       UserError: it is no such file.
     """
     try:
-        return {row["name"]: float(row["seconds"]) for row in json.loads(path.read_text())}
+        rows = json.loads(path.read_text())
+        devices_named = dict.fromkeys(str(row["device"]) for row in rows)
+        return Peer({row["name"]: float(row["seconds"]) for row in rows}, "; ".join(devices_named))
     except FileNotFoundError:
         raise UserError(f"--against={path} is not there: expected a file that bench --output has written") from None
     except (ValueError, TypeError, KeyError):
         raise UserError(
-            f"--against={path} is no list of {{name, seconds}}: expected a file of bench --output"
+            f"--against={path} is no list of {{name, seconds, device}}: expected a file of bench --output"
         ) from None
 
 
@@ -140,10 +151,11 @@ def device_name() -> str:
 _HEAD = ("row", "batch", "time", "quartiles", "floor", "share", "limited by", "compilation")
 
 
-def table(
-    rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Mapping[str, float] | None = None
-) -> list[tuple[str, ...]]:
-    """Headings and a line for each row; with a peer, its time and how many times ours is as fast."""
+def table(rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Peer | None = None) -> list[tuple[str, ...]]:
+    """Headings and a line for each row; with a peer, its time and how many times ours is as fast.
+
+    A compact row that the peer lacks stands beside its published one, which is what it replaces.
+    """
     lines = [_HEAD + (("peer", "peer / ours") if peer is not None else ())]
     for row in rows:
         low, high = row["spread"]
@@ -154,13 +166,16 @@ def table(
             duration(row["seconds"]),
             f"{duration(low)} .. {duration(high)}",
             duration(row["floor_seconds"]),
-            f"{100 * row['share']:.2g} %",
+            f"{100 * row['share']:{'.0f' if row['share'] > 0.1 else '.2g'}} %",
             "operations" if matrix else "bytes",
             f"{row['compile_seconds']:.1f} s",
         )
         if peer is not None:
-            theirs = peer.get(row["name"])
-            line += ("–", "–") if theirs is None else (duration(theirs), f"{theirs / row['seconds']:.2f}")
+            replaced = row["name"].replace("_compact", "_published")
+            name = row["name"] if row["name"] in peer.seconds else replaced
+            label = "" if name == row["name"] else " (published)"
+            theirs = peer.seconds.get(name)
+            line += ("–", "–") if theirs is None else (duration(theirs) + label, f"{theirs / row['seconds']:.3g}")
         lines.append(line)
     return lines
 
@@ -169,7 +184,7 @@ def duration(seconds: float) -> str:
     """Three digits with a unit: 1.23 ms."""
     for scale, unit in ((1.0, "s"), (1e-3, "ms")):
         if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}" if seconds < 1000 * scale else f"{seconds / scale:.0f} {unit}"
+            return f"{seconds / scale:.3g} {unit}" if seconds < 999.5 * scale else f"{seconds / scale:.0f} {unit}"
     return f"{seconds * 1e6:.3g} us"
 
 
@@ -195,22 +210,19 @@ def rates_line(rates: roofline.Rates) -> str:
     )
 
 
-def markdown(lines: Sequence[Sequence[str]], rates: roofline.Rates, command: str) -> str:
-    """The page docs/performance.md."""
+def markdown(lines: Sequence[Sequence[str]], rates: roofline.Rates, command: str, peer: Peer | None = None) -> str:
+    """The page docs/performance.md: how it was made, how to read it, the table."""
+    origin = f"Made by `{command}` at revision {main_lib.revision()} on {device_name()}"
+    beside = f" The peer is another program, which ran on: {peer.device}." if peer is not None else ""
     body = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return (
-        "\n\n".join(
-            [
-                "# Performance",
-                f"Made by `{command}` at revision {main_lib.revision()} on {device_name()}: no figure on this page was typed by"
-                " hand.",
-                f"Measured there: {rates_line(rates)}.",
-                _READING,
-                "\n".join("| " + " | ".join(line) + " |" for line in body),
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        "# Performance",
+        f"{origin}: no figure on this page was typed by hand.",
+        f"Measured there: {rates_line(rates)}.",
+        _READING + beside,
+        "\n".join("| " + " | ".join(line) + " |" for line in body),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _command_line(options: argparse.Namespace) -> str:
@@ -218,6 +230,7 @@ def _command_line(options: argparse.Namespace) -> str:
     words = ["./launch.sh bench"]
     words += [f"--only={options.only}"] if options.only != "*" else []
     words += [f"--repeats={options.repeats}"] if options.repeats is not None else []
+    words += [f"--against={options.against.name}"] if options.against else []
     return " ".join([*words, "--docs=docs/performance.md"])
 
 
@@ -238,7 +251,7 @@ def _command(arguments: Sequence[str]) -> None:
     print(_plain(lines))
     if options.docs:
         options.docs.parent.mkdir(parents=True, exist_ok=True)
-        options.docs.write_text(markdown(lines, rates, _command_line(options)), encoding="utf-8")
+        options.docs.write_text(markdown(lines, rates, _command_line(options), peer), encoding="utf-8")
     for path in filter(None, (options.output, options.docs)):
         print(f"written: {path}")
 

@@ -173,7 +173,11 @@ def test_a_row_that_carries_its_state_goes_on_from_it():
 
 
 def test_the_command_writes_figures_and_page_and_sets_a_peer_beside_them(rates, capsys):
-    Path("peer.json").write_text(json.dumps([{"name": "encode_compact", "seconds": 100.0, "batch": 16, "device": "x"}]))
+    peer = [
+        {"name": "encode_compact", "seconds": 100.0, "device": "abacus"},
+        {"name": "decode_published", "seconds": 1000.0, "device": "abacus"},
+    ]
+    Path("peer.json").write_text(json.dumps(peer))
     status = bench.main(
         ["--only=encode_c*,decode_compact", "--repeats=2", "--output=a/b.json", "--docs=page.md", "--against=peer.json"]
     )
@@ -185,10 +189,23 @@ def test_the_command_writes_figures_and_page_and_sets_a_peer_beside_them(rates, 
     page = Path("page.md").read_text()
     lines = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
     assert [line[0].strip() for line in lines] == ["row", "---", "encode_compact", "decode_compact"]
-    ratio = float(lines[2][-1])
-    assert ratio == pytest.approx(100 / rows[0]["seconds"], rel=0.01) and lines[3][-1].strip() == "–"
-    assert "`./launch.sh bench --only=encode_c*,decode_compact --repeats=2" in page and str(Path.cwd()) not in page
+    assert float(lines[2][-1]) == pytest.approx(100 / rows[0]["seconds"], rel=0.01)
+    assert lines[3][-2].strip() == "1000 s (published)"  # the peer has no compact decoder
+    assert float(lines[3][-1]) == pytest.approx(1000 / rows[1]["seconds"], rel=0.01)
+    assert (
+        "`./launch.sh bench --only=encode_c*,decode_compact --repeats=2 --against=peer.json" in page
+        and "ran on: abacus." in page
+    )
+    assert str(Path.cwd()) not in page
     assert "encode_compact" in capsys.readouterr().out
+
+
+def test_a_row_that_the_peer_lacks_has_no_ratio():
+    row = {"name": "rollout_gradient", "batch": 16, "seconds": 2.0, "spread": [1.5, 2.5], "floor_seconds": 0.5}
+    row |= {"share": 0.25, "operations": 5e10, "bytes": 10, "compile_seconds": 1}
+    head, line = bench.table([row], RATES, bench.Peer({"encode_published": 1.0}, "x"))
+    assert line[-2:] == ("–", "–") and len(head) == len(line)
+    assert line[2:7] == ("2 s", "1.5 s .. 2.5 s", "500 ms", "25 %", "operations")
 
 
 @pytest.mark.parametrize(
@@ -208,15 +225,15 @@ def test_mistakes_are_refused_in_one_line(argument, said, capsys):
     assert list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '[{"name": "x"}]', "3"])
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"name": "x", "device": "y"}]', "3"])
 def test_a_peer_that_is_no_list_of_figures_is_refused(content):
     Path("peer.json").write_text(content)
-    with pytest.raises(bench.UserError, match="is no list of {name, seconds}"):
+    with pytest.raises(bench.UserError, match="is no list of {name, seconds, device}"):
         bench.read_peer(Path("peer.json"))
 
 
 def test_launch_knows_the_command():
     environment = os.environ | {"CLOSURE_JAX_PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
     command = ["bash", str(REPOSITORY / "launch.sh"), "bench", "--only=none"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 2 and "--only=none is no benchmark" in result.stderr
