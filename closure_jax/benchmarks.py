@@ -152,7 +152,6 @@ def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
 
 def _coupled(made: Callable[[], Made], sampler_steps: int) -> Case:
     """The solver with a sample each `_HOLD` steps, held between."""
-    config, _ = made()
     run, arguments = _coupled_run(made, sampler_steps)
     return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, steps=_HOLD)
 
