@@ -1,6 +1,8 @@
 """Diffusion in a latent space trained jointly with it.
 
 ./launch.sh experiments/dm_joint.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

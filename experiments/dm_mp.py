@@ -1,6 +1,8 @@
 """Diffusion in a metric-preserving latent space.
 
 ./launch.sh experiments/dm_mp.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

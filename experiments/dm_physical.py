@@ -1,6 +1,9 @@
 """Diffusion in physical space.
 
 ./launch.sh experiments/dm_physical.py:small
+
+Two CPU cores, which other work kept busy too: 19 min without data: error over the floor 1.109 and spread 1.17 of the
+exact one at 50 sampler steps; rollout error 0.079 after 10 time units, 1.05 without closure (revision 32f3707919d7).
 """
 
 import ml_collections

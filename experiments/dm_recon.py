@@ -1,6 +1,8 @@
 """Diffusion in a latent space trained for reconstruction only.
 
 ./launch.sh experiments/dm_recon.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

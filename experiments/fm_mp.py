@@ -1,6 +1,9 @@
 """Flow matching in a metric-preserving latent space.
 
 ./launch.sh experiments/fm_mp.py:small
+
+Two CPU cores, which other work kept busy too: 14 min without data: error over the floor 1.037 and spread 0.82 of the
+exact one at 10 sampler steps; rollout error 0.018 after 10 time units, 1.05 without closure (revision f04e8bd8446b).
 """
 
 import ml_collections

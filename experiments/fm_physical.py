@@ -1,6 +1,9 @@
 """Flow matching in physical space.
 
 ./launch.sh experiments/fm_physical.py:small
+
+Two CPU cores, which other work kept busy too: 18 min without data: error over the floor 1.068 and spread 0.79 of the
+exact one at 10 sampler steps; rollout error 0.018 after 10 time units, 1.05 without closure (revision f04e8bd8446b).
 """
 
 import ml_collections

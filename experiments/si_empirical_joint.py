@@ -1,6 +1,8 @@
 """Stochastic interpolant from the encoded vorticity in a latent space trained jointly with it.
 
 ./launch.sh experiments/si_empirical_joint.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

@@ -1,6 +1,8 @@
 """Stochastic interpolant from the encoded vorticity in a metric-preserving latent space.
 
 ./launch.sh experiments/si_empirical_mp.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

@@ -1,6 +1,10 @@
 """Stochastic interpolant from a Gaussian source in a geometry-aware latent space.
 
 ./launch.sh experiments/si_gaussian_ga.py:small
+
+Two CPU cores, which other work kept busy too: 25 min without data and autoencoders, which fm_ga had trained: error
+over the floor 1.047 and spread 0.92 of the exact one at 10 sampler steps; rollout error 0.020 after 10 time units,
+1.05 without closure (revision f04e8bd8446b).
 """
 
 import ml_collections

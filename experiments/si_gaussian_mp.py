@@ -1,6 +1,8 @@
 """Stochastic interpolant from a Gaussian source in a metric-preserving latent space.
 
 ./launch.sh experiments/si_gaussian_mp.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections

@@ -1,6 +1,9 @@
 """Stochastic interpolant from a Gaussian source in physical space.
 
 ./launch.sh experiments/si_gaussian_physical.py:small
+
+Two CPU cores, which other work kept busy too: 26 min without data: error over the floor 1.070 and spread 0.91 of the
+exact one at 10 sampler steps; rollout error 0.022 after 10 time units, 1.05 without closure (revision f04e8bd8446b).
 """
 
 import ml_collections

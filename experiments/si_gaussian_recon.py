@@ -1,6 +1,8 @@
 """Stochastic interpolant from a Gaussian source in a latent space trained for reconstruction only.
 
 ./launch.sh experiments/si_gaussian_recon.py:small
+
+Run at tiny only so far.
 """
 
 import ml_collections
