@@ -81,14 +81,18 @@ def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_
     """The dataset of the configuration: made before, or now."""
     simulation = build.simulation(config)
     path = data_folder() / simulation.file_name()
-    with dataset_lib.exclusive(path):
-        if path.is_file():
-            print(f"data: already simulated, {path}")
-        else:
+
+    def make() -> None:
+        with dataset_lib.exclusive(path):
+            if path.is_file():
+                print(f"data: already simulated, {path}")
+                return
             count = simulation.trajectories
             print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
             with work.timed("data"):
                 dataset_lib.generate(simulation, path)
+
+    devices.on_main(make)
     return _load(config, path)
 
 
@@ -141,7 +145,7 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
     with work.lock():
         dataset = given or simulated_data(config, work)
         facts = provenance(dataset)
-        if work.has_begun("closure"):  # trained before: that revision is a fact of the model
+        if devices.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
             before = work.provenance()
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
@@ -149,12 +153,12 @@ def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
         else:
             work.write_config(config, facts)
             model = phases.train(config, dataset, work, data_folder())
-            if not evaluate.is_stale(config, work):
+            if not devices.on_main(lambda: evaluate.is_stale(config, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
                 return
         work.write_config(config, facts)
-        evaluate.run(config, dataset, model, work, facts)
+        devices.on_main(lambda: evaluate.run(config, dataset, model, work, facts))
         print(f"results: {work.path / 'results.json'}")
         print(f"report: {work.path / 'report.html'}")
 
@@ -166,6 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str]) -> None:
     options, overrides = _parse(arguments)
+    devices.start()
+    with devices.main_speaks():
+        _run(options, overrides)
+
+
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if options.require_accelerator and not devices.has_accelerator():
         raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
     config, work = resolve(options, overrides)

@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from closure_jax import config as config_lib
+from closure_jax import devices
 from closure_jax.errors import UserError
 
 # Fields that may differ when a work directory is used again: they change what is judged, not what was trained.
@@ -32,7 +33,9 @@ FREE_FIELDS = ("evaluation.", "sampler.", "training.log_every", "data.chunk")
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Strict JSON, written aside and renamed; numbers that are not finite become null."""
+    """Strict JSON, written aside and renamed; numbers that are not finite become null. Process 0 alone writes."""
+    if not devices.is_main():
+        return
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
@@ -96,11 +99,16 @@ class WorkDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps a second process out of the folder, which it makes.
+        """Keeps a second run out of the folder, which it makes; process 0 holds it for all processes of this one.
 
         Raises:
-          UserError: another process holds it, or the folder can't be written.
+          UserError: another run holds it, or the folder can't be written.
         """
+        with contextlib.ExitStack() as stack:
+            devices.on_main(lambda: self._hold(stack))
+            yield
+
+    def _hold(self, stack: contextlib.ExitStack) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115
@@ -108,14 +116,13 @@ class WorkDir:
             raise UserError(
                 f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
             ) from None
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"work directory '{self.path}' is in use by another process: wait or give another"
-                ) from None
-            yield
+        stack.enter_context(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"work directory '{self.path}' is in use by another process: wait or give another"
+            ) from None
 
     def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
         """Writes config.json and provenance.json."""
@@ -220,12 +227,15 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard files, one record each call."""
+    """metrics.jsonl and TensorBoard files, one record each call; on process 0, others drop what they are given."""
 
     def __init__(self, path: pathlib.Path, phase: str, start: int):
         import tensorboardX  # slow to import, and only training needs it
 
         self.phase = phase
+        if not devices.is_main():
+            self._file = self._board = None
+            return
         file = path / "metrics.jsonl"
         text = file.read_text() if file.is_file() else ""
         kept = "".join(line + "\n" for line in text.splitlines() if self._keep(_record(line), start))
@@ -241,12 +251,16 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: phase, step, values."""
+        if self._file is None:
+            return
         self._file.write(json.dumps(_strict({"phase": self.phase, "step": step, **values}), allow_nan=False) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes both."""
+        if self._file is None:
+            return
         self._file.close()
         self._board.close()
 
@@ -266,7 +280,11 @@ def _drop_late_complaints() -> None:
 
 
 class Checkpoints:
-    """Orbax checkpoints of one phase, saved in the background; the newest two are kept."""
+    """Orbax checkpoints of one phase, saved in the background; the newest two are kept.
+
+    Trees are whole and on the host, so process 0 alone saves, and each process restores by itself: Orbax is told of no
+    other process.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path, self._folder = path.absolute(), path.parent.parent
@@ -274,7 +292,17 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=True)
+            own = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2,
+                create=jax.process_count() == 1,
+                enable_async_checkpointing=True,
+                read_only=not devices.is_main(),
+                multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
+            )
             self._manager = ocp.CheckpointManager(self._path, options=options)
         return self._manager
 
@@ -296,7 +324,10 @@ class Checkpoints:
         return step
 
     def save(self, step: int, tree: Any) -> None:
-        """Copies the tree to the host and writes it in the background."""
+        """Copies the tree to the host and writes it in the background; on process 0, others do nothing."""
+        if not devices.is_main():
+            return
+        self._path.mkdir(parents=True, exist_ok=True)
         self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
 
     def restore(self, template: Any) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 import closure_jax
+from closure_jax import devices
 from closure_jax.data import simulate
 from closure_jax.errors import UserError
 from closure_jax.physics import flow as flow_lib
@@ -153,7 +154,13 @@ class Simulation:
 
 @contextlib.contextmanager
 def exclusive(path: pathlib.Path) -> Iterator[None]:
-    """Holds a lock file beside `path` while a file is made, so that a second run waits and then finds it."""
+    """Holds a lock file beside `path` while a file is made, so that a second run waits and then finds it.
+
+    Process 0 holds it for all processes of a run.
+    """
+    if not devices.is_main():
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         try:

@@ -55,7 +55,7 @@ def run(phase: Phase, state: TrainState, work: WorkDir, log_every: int, checkpoi
     """
     checkpoints = work.checkpoints(phase.name)
     try:
-        done = checkpoints.latest()
+        done = devices.on_main(checkpoints.latest)
         if done is not None:
             state = TrainState(**checkpoints.restore(_as_dict(state)))
             if done >= phase.steps:
@@ -85,11 +85,13 @@ def _train(
     checkpoint_every: int,
 ) -> TrainState:
     step_fn = devices.data_parallel(phase.train_step)
+    devices.barrier()  # collectives don't wait for a process that is still reading its files
     state = devices.replicate(state)
     log = work.metrics(phase.name, start)
     waiting: list[dict[str, jax.Array]] = []
     logged_at, clock = start, time.perf_counter()
-    bar = tqdm(total=phase.steps, initial=start, desc=phase.name, unit="step", disable=None, mininterval=1.0)
+    quiet = None if devices.is_main() else True
+    bar = tqdm(total=phase.steps, initial=start, desc=phase.name, unit="step", disable=quiet, mininterval=1.0)
     try:
         for step in range(start, phase.steps):
             state, metrics = step_fn(state, devices.split(phase.batch_at(step)), phase.key)
@@ -120,7 +122,7 @@ def _train(
 
 def _fetch(waiting: list[dict[str, jax.Array]], phase: Phase, start: int, checkpoints: Checkpoints) -> dict[str, float]:
     """Means of the waiting metrics; ends the run where a loss among them is not finite."""
-    host = [{name: float(np.asarray(value)[0]) for name, value in metrics.items()} for metrics in waiting]
+    host = [{name: float(devices.first(value)) for name, value in metrics.items()} for metrics in waiting]
     for offset, values in enumerate(host):
         if not np.isfinite(values["loss"]):
             kept = checkpoints.latest()

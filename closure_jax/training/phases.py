@@ -34,7 +34,7 @@ def train(
     """
     program = program_of(config)
     checkpoints = work.checkpoints("closure")
-    if checkpoints.latest() is not None:
+    if devices.on_main(checkpoints.latest) is not None:
         checkpoints.close()
         for phase, section in program.phases.items():
             print(f"{phase}: already trained, {config[section].steps} steps")
@@ -181,7 +181,8 @@ def train_autoencoder(
     initial = TrainState.create(params, optimiser)
 
     with work.timed("latent_distances"):
-        regulariser, extras = REGULARISERS[config.latent.kind](config, field, fields, dataset.checksum, cache)
+        make = REGULARISERS[config.latent.kind]
+        regulariser, extras = devices.main_first(lambda: make(config, field, fields, dataset.checksum, cache))
 
     @jax.jit
     def errors(params, block):

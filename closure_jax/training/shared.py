@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 import closure_jax
-from closure_jax import build
+from closure_jax import build, devices
 from closure_jax import config as config_lib
 from closure_jax.data.dataset import Dataset, exclusive
 from closure_jax.training.regularisers import REGULARISERS
@@ -35,15 +35,22 @@ def once(
     if config.autoencoder.kind == "identity":
         return train()
     folder = cache / "autoencoders" / f"{field}-{address(config, field, dataset.checksum)}"
-    with exclusive(folder):
+
+    def take() -> None:
         if not work.has_begun(phase) and (folder / "trained_by.json").is_file():
             work.import_phase(phase, folder)
             by = json.loads((folder / "trained_by.json").read_text())
             print(f"{phase}: trained by {by['experiment']}-{by['preset']} before, copied from {folder}")
-        params = train()
+
+    def give() -> None:
         if not folder.exists():
             facts = {"experiment": config.experiment, "preset": config.preset, "seed": config.seed}
             work.export_phase(phase, folder, facts)
+
+    with exclusive(folder):
+        devices.on_main(take)
+        params = train()
+        devices.on_main(give)
     return params
 
 

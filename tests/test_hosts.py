@@ -1,0 +1,227 @@
+"""Many processes: how they find each other, and that they compute what one device computes.
+
+Two processes of two CPU devices each run on loopback and share one work directory; another process has one device.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_training import GRADIENTS, assert_equal_gradients
+
+from closure_jax import devices, main
+from closure_jax.errors import UserError
+from closure_jax.training import phases
+from closure_jax.workdir import WorkDir
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
+SHORT = (
+    "autoencoder.steps=10 transport.steps=10 training.checkpoint_every=5 training.log_every=1 data.trajectories=4"
+    " data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
+)
+
+# Behind GRADIENTS, which starts the processes and takes sys.argv[1:3]: the job of the command line, its evaluation replaced
+# by a note of who evaluates, and then a failure of process 0.
+JOB = """
+    import os, pathlib
+    from closure_jax import main
+    from closure_jax.errors import UserError
+    from closure_jax.evaluation import evaluate
+
+    folder = pathlib.Path(sys.argv[2]).parent
+
+    def note(config, dataset, model, work, facts):
+        work.write_results({"evaluated_by": jax.process_index(), "device": facts["device"]})
+
+    def refuse():
+        raise UserError("a mistake that process 0 alone can see")
+
+    evaluate.run = note
+    status = main.main(["--config=" + sys.argv[1] + ":tiny", "--workdir=" + str(folder / "run"), *sys.argv[3:]])
+    try:
+        devices.on_main(refuse)
+        told = ""
+    except UserError as error:
+        told = str(error)
+    (folder / f"process{jax.process_index()}").write_text(f"{status}\\n{told}")
+"""
+
+
+def start_processes(folder: Path, processes: int, devices_each: int) -> list[subprocess.Popen]:
+    folder.mkdir()
+    script = textwrap.dedent(GRADIENTS) + textwrap.dedent(JOB)
+    overrides = [f"--config.{text}" for text in SHORT.split()]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices_each}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(REPOSITORY),
+        "CLOSURE_JAX_DATA": str(folder / "data"),
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(processes),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(EXPERIMENT), str(folder / "gradients.npz"), *overrides],
+            env=environment | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory) -> dict[str, Path]:
+    """Folders of the job on one device and in two processes of two devices; what each process printed is in printedN."""
+    home = tmp_path_factory.mktemp("jobs")
+    started = {"one": start_processes(home / "one", 1, 1), "two": start_processes(home / "two", 2, 2)}
+    try:
+        for name, processes in started.items():
+            for number, process in enumerate(processes):
+                printed, _ = process.communicate(timeout=300)
+                assert process.returncode == 0, printed
+                (home / name / f"printed{number}").write_text(printed)
+    finally:
+        for process in (process for processes in started.values() for process in processes):
+            process.kill()
+    return {name: home / name for name in started}
+
+
+def curves(work: WorkDir, phase: str) -> dict[str, list[float]]:
+    records = work.records(phase)
+    names = [name for name in records[-1] if name not in ("phase", "step", "steps_per_second")]
+    return {name: [record[name] for record in records if name in record] for name in names}
+
+
+def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
+    expected, found = curves(one, phase), curves(other, phase)
+    assert found.keys() == expected.keys() and len(expected["loss"]) == 10
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=2e-3, err_msg=f"{phase} {name}")
+
+
+def test_gradients_in_two_processes_equal_those_on_one_device(jobs):
+    assert_equal_gradients(*(np.load(jobs[name] / "gradients.npz") for name in ("one", "two")))
+
+
+@pytest.mark.parametrize("phase", ["autoencoder_vorticity", "autoencoder_closure", "transport"])
+def test_two_processes_train_along_the_curves_of_one_device(jobs, phase):
+    assert_equal_curves(WorkDir(jobs["one"] / "run"), WorkDir(jobs["two"] / "run"), phase)
+
+
+def test_process_0_alone_speaks_evaluates_and_fails_for_all(jobs):
+    assert "autoencoder_closure: 10 steps" in (jobs["two"] / "printed0").read_text()
+    said = (jobs["two"] / "printed1").read_text().splitlines()
+    assert [line for line in said if not line.startswith("[Gloo]")] == []
+    results = WorkDir(jobs["two"] / "run").results()
+    assert results["evaluated_by"] == 0 and results["device"].startswith("4 cpu devices")
+    own, echoed = ((jobs["two"] / f"process{number}").read_text().split("\n") for number in (0, 1))
+    assert own == ["0", "a mistake that process 0 alone can see"]
+    assert echoed[0] == "0" and echoed[1].startswith("process 0 has ended")
+
+
+def test_checkpoints_of_two_processes_continue_on_one_device(jobs, tmp_path):
+    shutil.copytree(jobs["two"] / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "closure")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "transport" / "10")
+    work = WorkDir(tmp_path / "run")
+    data = json.loads((work.path / "provenance.json").read_text())["data_path"]
+    config = work.config()
+    model = phases.train(config, main._load(config, Path(data)), work, jobs["two"] / "data")
+    assert_equal_curves(WorkDir(jobs["one"] / "run"), work, "transport")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model.params))
+
+
+# --- how processes are found -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(monkeypatch) -> list[dict]:
+    """Arguments of jax.distributed.initialize, which is not called; no variable of a cluster is set."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "JAX_", "CUDA_", "TPU_"))]:
+        monkeypatch.delenv(name)
+    calls: list[dict] = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
+    return calls
+
+
+def set_variables(monkeypatch, **values):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_process_stays_alone(found, monkeypatch):
+    devices.start()
+    set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="n1:1234", JAX_NUM_PROCESSES="1", JAX_PROCESS_ID="0")
+    devices.start()
+    # as in a batch script, which is no job step though it is given the number of tasks
+    set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="", JAX_NUM_PROCESSES="", JAX_PROCESS_ID="", SLURM_NTASKS="4")
+    devices.start()
+    assert found == [] and devices.is_main()
+
+
+def test_variables_name_the_processes(found, monkeypatch):
+    set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="[::1]:1234", JAX_NUM_PROCESSES="3", JAX_PROCESS_ID="2")
+    devices.start()
+    (options,) = found
+    del options["cluster_detection_method"]
+    assert options == {"coordinator_address": "[::1]:1234", "num_processes": 3, "process_id": 2}
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        (("n1:1234", "2", None), "without JAX_PROCESS_ID"),
+        (("n1", "2", "0"), "JAX_COORDINATOR_ADDRESS=n1: expected HOST:PORT"),
+        (("n1:70000", "2", "0"), "JAX_COORDINATOR_ADDRESS=n1:70000"),
+        (("n1:1234", "two", "0"), "JAX_NUM_PROCESSES=two"),
+        (("n1:1234", "2", "2"), "JAX_PROCESS_ID=2: expected the number of this process, from 0 to 1"),
+    ],
+)
+def test_wrong_variables_are_told_in_one_line(found, monkeypatch, values, named):
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    set_variables(monkeypatch, **{name: value for name, value in zip(names, values, strict=True) if value is not None})
+    with pytest.raises(UserError, match=named) as raised:
+        devices.start()
+    assert "\n" not in str(raised.value) and found == []
+
+
+@pytest.mark.parametrize(
+    "tasks_per_node, visible, own",
+    [
+        ("4(x2)", "0,1,2,3", None),  # jax's choice: the GPU of the task's number on its node
+        ("4(x2)", "3", [0]),  # --gpus-per-task=1: each task sees one
+        ("1(x8)", "0,1,2,3", [0, 1, 2, 3]),  # a task a node
+        ("1(x8)", "", None),
+    ],
+)
+def test_a_slurm_step_starts_with_the_gpus_of_the_task(found, monkeypatch, tasks_per_node, visible, own):
+    set_variables(
+        monkeypatch,
+        SLURM_STEP_NUM_TASKS="8",
+        SLURM_STEP_TASKS_PER_NODE=tasks_per_node,
+        CUDA_VISIBLE_DEVICES=visible,
+    )
+    devices.start()
+    (options,) = found
+    assert options["cluster_detection_method"] == "slurm" and options.get("local_device_ids") == own
+
+
+def test_a_batch_must_divide_over_the_devices_of_all_processes(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    devices.check_batch("transport.batch_size", 16)
+    with pytest.raises(UserError, match="transport.batch_size=100 does not divide over 8 devices: expected e.g. 96"):
+        devices.check_batch("transport.batch_size", 100)
