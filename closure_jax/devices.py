@@ -50,6 +50,8 @@ def start() -> None:
         return
     # Without it a CPU knows the other processes but can't exchange arrays with them.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would catch SIGTERM for programs that ask about it; this one ends, and the same command continues.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**options)
     except (RuntimeError, ValueError) as error:
@@ -241,6 +243,32 @@ def alone(function: Callable[..., Any]) -> Callable[..., Any]:
 def index() -> jax.Array:
     """Which device this is, inside a `data_parallel` step."""
     return jax.lax.axis_index(AXIS)
+
+
+def parts_of(members: int) -> int:
+    """Over how many devices of this process an ensemble is split: all if its members divide over them, else one."""
+    count = jax.local_device_count()
+    return 1 if members % count else count
+
+
+def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, donate: Any = ()) -> Callable[..., Any]:
+    """`jax.pmap` of an ensemble's function over `parts` devices of this process; it must treat each member by itself.
+
+    Arguments and results have the axes (parts, members / parts, ...) where `in_axes` is 0, see `split_members`.
+    """
+    own = jax.local_devices()[:parts]
+    return jax.pmap(function, in_axes=in_axes, donate_argnums=donate, devices=own)
+
+
+def split_members(tree: Any, parts: int) -> Any:
+    """(members, ...) -> (parts, members / parts, ...) in order."""
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
+
+
+def join_members(leaf: jax.Array) -> np.ndarray:
+    """The inverse, on the host: (parts, members / parts, ...) -> (members, ...)."""
+    host = np.asarray(leaf)
+    return host.reshape(-1, *host.shape[2:])
 
 
 def replicate(tree: Any) -> Any:

@@ -120,6 +120,7 @@ def paper() -> ml_collections.ConfigDict:
                 "geometry_states": 1000,
                 "rollout_states": 10,
                 "rollout_members": 100,
+                "rollout_chunk": 512,  # members that run together; bounds the memory, changes no number
                 "rollout_start": 30.0,
                 "rollout_time": 20.0,
                 "rollout_sampler_steps": 2,
@@ -168,6 +169,7 @@ _SMALL = {
     "evaluation.geometry_states": 400,
     "evaluation.rollout_states": 2,
     "evaluation.rollout_members": 16,
+    "evaluation.rollout_chunk": 128,
     "evaluation.rollout_time": 10.0,
     "evaluation.rollout_sampler_steps": 4,
     "evaluation.rollout_white_noise": 0.0,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from closure_jax import devices
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral, stepper
@@ -31,7 +32,7 @@ def snapshots(
     every: int,
     count: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Integrates a batch of trajectories and yields every `every` steps.
+    """Integrates a batch of trajectories and yields every `every` steps; they are split over this process' devices.
 
     Args:
       flow, noise, initial: the system; its closure is exact.
@@ -45,15 +46,17 @@ def snapshots(
       state uses, so that the pair is a draw from p(H | w) with the noise of one step.
     """
     closure = flow_lib.exact_closure(flow.grid, noise)
-    run = stepper.jitted_advance(flow, closure, noise.dt)
+    advance = stepper.advance(flow, closure, noise.dt)
 
-    @jax.jit
-    def observe(vorticity_hat, number):
+    def observe(keys, vorticity_hat, number):
         closure_hat = closure(jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), vorticity_hat)
         fields = spectral.to_physical(vorticity_hat), spectral.to_physical(closure_hat)
         return tuple(spectral.subsample(field, resolution) for field in fields)
 
-    vorticity_hat = initial_vorticity_hat(keys, initial)
+    parts = devices.parts_of(len(keys))
+    run = devices.map_members(lambda *arguments: advance(*arguments, every), parts, (0, 0, None), donate=1)
+    look = devices.map_members(observe, parts, (0, 0, None))
+    keys, vorticity_hat = devices.split_members((keys, initial_vorticity_hat(keys, initial)), parts)
     for index in range(1, count + 1):
-        vorticity_hat = run(keys, vorticity_hat, (index - 1) * every, every)
-        yield tuple(np.asarray(field) for field in observe(vorticity_hat, index * every))
+        vorticity_hat = run(keys, vorticity_hat, (index - 1) * every)
+        yield tuple(devices.join_members(field) for field in look(keys, vorticity_hat, index * every))

@@ -1,6 +1,8 @@
 """A posteriori: an ensemble closed by the model against an ensemble of the true system, from the same states."""
 
 import dataclasses
+import functools
+import pathlib
 import time
 from typing import Any
 
@@ -10,7 +12,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from closure_jax import build, random
+from closure_jax import build, devices, random
 from closure_jax.closure import StochasticClosure
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
@@ -20,12 +22,13 @@ from closure_jax.transport import paths
 
 _FRAMES_PER_UNIT = 5
 _BINS = 80
+_IN_MEMORY = 2**30  # bytes; snapshots of a larger ensemble go to a file
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
     """An ensemble's run: `fields` (units + 1, states, members, n, n) at whole time units, 0 included; `frames` (F, n, n) of the
-    first member of the first state; `seconds` of stepping, compilation apart."""
+    first member of the first state; `seconds` of stepping, compilation apart. `fields` of a large ensemble lie in a file."""
 
     fields: np.ndarray
     frames: np.ndarray
@@ -61,31 +64,70 @@ def rollout(
     hold: int,
     units: int,
     label: str,
+    chunk: int = 128,
+    scratch: pathlib.Path | None = None,
 ) -> Rollout:
-    """Runs (states, members, n, n) for `units` time units; member m of all states together has the key fold_in(key, m)."""
-    states, members = vorticity.shape[:2]
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(states * members))
+    """Runs (states, members, n, n) for `units` time units; member m of all states together has the key fold_in(key, m).
+
+    About `chunk` members run at a time, split over this process' devices where they divide; the grouping changes nothing.
+    Snapshots beyond 1 GiB are written to a file in the folder `scratch` as they are made, if there is one.
+    """
+    states, members, *grid = vorticity.shape
     per_unit = round(1 / dt)
     frames_per_unit = _FRAMES_PER_UNIT if per_unit % (_FRAMES_PER_UNIT * hold) == 0 else 1
     segment = per_unit // frames_per_unit
-    run = stepper.jitted_advance(flow, closure, dt, hold).lower
-    state = spectral.to_fourier(jnp.asarray(vorticity.reshape(states * members, *vorticity.shape[2:])))
-    run = run(keys, state, 0, segment).compile()
-    fields, frames = [vorticity], [vorticity[0, 0]]
-    start = time.perf_counter()
-    for index in tqdm(range(units * frames_per_unit), desc=label, unit="frame", disable=None):
-        state = run(keys, state, index * segment)
-        physical = np.asarray(spectral.to_physical(state)).reshape(vorticity.shape)
-        frames.append(physical[0, 0])
-        if (index + 1) % frames_per_unit == 0:
-            fields.append(physical)
-    return Rollout(np.stack(fields), np.stack(frames), time.perf_counter() - start)
+    size, starts = _chunks(states * members, chunk)
+    parts = devices.parts_of(size)
+    advance = stepper.advance(flow, closure, dt, hold)
+    run = devices.map_members(lambda *arguments: advance(*arguments, segment), parts, (0, 0, None), donate=1)
+    to_physical = devices.map_members(spectral.to_physical, parts)
+    fields = _storage((units + 1, states * members, *grid), label, scratch)
+    fields[0] = vorticity.reshape(states * members, *grid)
+    frames, seconds, compiled = [vorticity[0, 0]], 0.0, None
+    bar = tqdm(total=len(starts) * units * frames_per_unit, desc=label, unit="frame", disable=None)
+    for begin in starts:
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(begin, begin + size))
+        state = spectral.to_fourier(jnp.asarray(fields[0, begin : begin + size]))
+        keys, state = devices.split_members((keys, state), parts)
+        compiled = compiled or run.lower(keys, state, 0).compile()
+        start = time.perf_counter()
+        for index in range(units * frames_per_unit):
+            state = compiled(keys, state, index * segment)
+            whole = (index + 1) % frames_per_unit == 0
+            if whole:
+                fields[(index + 1) // frames_per_unit, begin : begin + size] = devices.join_members(to_physical(state))
+            if begin == 0:
+                frames.append(np.asarray(spectral.to_physical(state[0, 0])))
+            bar.update()
+        jax.block_until_ready(state)
+        seconds += time.perf_counter() - start
+    bar.close()
+    return Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(frames), seconds)
+
+
+def _chunks(total: int, chunk: int) -> tuple[int, list[int]]:
+    """Size and first members of equal chunks, so that one program serves all: (size, starts).
+
+    The size is rounded up to a multiple of this process' devices; the last chunk then repeats a few members of the one before.
+    """
+    number = -(-total // chunk)
+    count = jax.local_device_count()
+    size = -(-total // (number * count)) * count
+    size = size if size <= total else total
+    return size, [min(i * size, total - size) for i in range(-(-total // size))]
+
+
+def _storage(shape: tuple[int, ...], label: str, scratch: pathlib.Path | None) -> np.ndarray:
+    if scratch is None or 4 * np.prod(shape) < _IN_MEMORY:
+        return np.empty(shape, np.float32)
+    scratch.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(scratch / f"{label.replace(' ', '_')}.npy", "w+", np.float32, shape)
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure
+    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure, scratch: pathlib.Path | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The `a_posteriori` part of results.json, and arrays for the report."""
+    """The `a_posteriori` part of results.json, and arrays for the report; `scratch` is a folder for large ensembles."""
     ev = config.evaluation
     flow, units, dt = build.stored_flow(config), round(ev.rollout_time), config.flow.dt
     noise = build.noise(config, flow)
@@ -95,14 +137,15 @@ def evaluate(
     key = jax.random.fold_in(jax.random.key(config.seed), 202)
     true_key, model_key = jax.random.split(key)
 
-    truth = rollout(flow, flow_lib.exact_closure(flow.grid, noise), ensemble, true_key, dt, 1, units, "true ensemble")
+    run = functools.partial(rollout, flow, dt=dt, units=units, chunk=ev.rollout_chunk, scratch=scratch)
+    exact = flow_lib.exact_closure(flow.grid, noise)
+    truth = run(exact, ensemble, true_key, hold=1, label="true ensemble")
     if ev.rollout_t_max and isinstance(model.path, paths.Diffusion):
         model = model.replace(path=dataclasses.replace(model.path, t_max=ev.rollout_t_max))
     sampler = model_sampler(model, ev.rollout_sampler_steps, ev.rollout_white_noise)
-    learned = rollout(flow, sampler, ensemble, model_key, dt, ev.rollout_hold, units, "model ensemble")
-    bare = rollout(flow, flow_lib.no_closure, initial[:, None], key, dt, 1, units, "no closure")
+    learned = run(sampler, ensemble, model_key, hold=ev.rollout_hold, label="model ensemble")
+    bare = run(flow_lib.no_closure, initial[:, None], key, hold=1, label="no closure")
 
-    finite = np.isfinite(learned.fields).all(axis=(3, 4))
     results: dict[str, Any] = {
         "states": ev.rollout_states,
         "members": ev.rollout_members,
@@ -115,7 +158,7 @@ def evaluate(
         "spread": [],
         "spread_truth": [],
         "crps": [],
-        "finite_fraction": float(finite[-1].mean()),
+        "finite_fraction": float(np.isfinite(learned.fields[-1]).all(axis=(2, 3)).mean()),
         "seconds_per_time_unit": learned.seconds / units,
         "seconds_per_time_unit_truth": truth.seconds / units,
     }

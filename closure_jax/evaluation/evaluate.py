@@ -1,5 +1,6 @@
 """The whole evaluation: reconstruction, a priori, latent geometry, a posteriori, report, and results.json last."""
 
+import shutil
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from closure_jax.workdir import WorkDir
 def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What an evaluation depends on beside the model, as stored in results.json."""
     stored = config_lib.to_dict(config)
+    stored["evaluation"].pop("rollout_chunk", None)  # changes the memory, not the numbers
     return {"evaluation": stored["evaluation"], "sampler": stored["sampler"]}
 
 
@@ -47,7 +49,10 @@ def run(
         geometry, shown = latent_geometry.evaluate(config, dataset, model)
     print("evaluation: a posteriori rollouts")
     with work.timed("a_posteriori"):
-        posterior, more = a_posteriori.evaluate(config, dataset, model)
+        scratch = work.path / "rollouts"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a killed evaluation
+        posterior, more = a_posteriori.evaluate(config, dataset, model, scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
     results = {
         "experiment": config.experiment,
         "preset": config.preset,
