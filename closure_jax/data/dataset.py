@@ -34,6 +34,8 @@ from closure_jax.physics import noise as noise_lib
 SCHEMA = "closure_jax/1"
 SPLITS = ("train", "test")
 FIELDS = ("vorticity", "closure")
+_BUFFER = 2**28  # bytes of snapshots in memory before they are written
+_TOGETHER = 2**24  # bytes, at most, that the file keeps in one piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +174,10 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
 
 
 def generate(simulation: Simulation, path: pathlib.Path) -> None:
-    """Simulates and writes `path`, aside and renamed: a killed run leaves no half file under that name."""
+    """Simulates and writes `path`, aside and renamed: a killed run leaves no half file under that name.
+
+    Fields are written as they are made, so memory holds a chunk's states and some 256 MB of snapshots, whatever the grid.
+    """
     partial = path.with_name(path.name + ".partial")
     total, tests = simulation.trajectories, simulation.test_trajectories
     trains = total - tests
@@ -180,10 +185,11 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
     n = simulation.resolution
     burn_in = round(simulation.burn_in / (simulation.every * simulation.noise.dt))
     chunk = min(simulation.chunk, total)
+    together = max(1, min(50, len(times), _TOGETHER // (4 * n * n)))
     with h5py.File(partial, "w") as file:
         arrays = {
             (split, field): file.create_dataset(
-                f"{split}/{field}", (count, len(times), n, n), np.float32, chunks=(1, min(50, len(times)), n, n)
+                f"{split}/{field}", (count, len(times), n, n), np.float32, chunks=(1, together, n, n)
             )
             for split, count in (("train", trains), ("test", tests))
             for field in FIELDS
@@ -193,13 +199,14 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
         progress = tqdm(total=len(starts) * (burn_in + len(times)), desc="simulate", unit="snapshot", disable=None)
         for start in starts:
             indices = np.arange(start, min(start + chunk, total))
-            pairs = _simulate(simulation, indices, burn_in, progress)
             is_test = indices >= trains
-            for field, values in zip(FIELDS, pairs, strict=True):
-                if not is_test.all():
-                    arrays["train", field][indices[~is_test]] = values[~is_test]
-                if is_test.any():
-                    arrays["test", field][indices[is_test] - trains] = values[is_test]
+            for first, pairs in _simulate(simulation, indices, burn_in, progress):
+                when = slice(first, first + pairs[0].shape[1])
+                for field, values in zip(FIELDS, pairs, strict=True):
+                    if not is_test.all():
+                        arrays["train", field][indices[~is_test], when] = values[~is_test]
+                    if is_test.any():
+                        arrays["test", field][indices[is_test] - trains, when] = values[is_test]
         progress.close()
         if not all(np.isfinite(array[i]).all() for array in arrays.values() for i in range(array.shape[0])):
             raise UserError(
@@ -216,10 +223,14 @@ def generate(simulation: Simulation, path: pathlib.Path) -> None:
     os.replace(partial, path)
 
 
-def _simulate(simulation: Simulation, indices: np.ndarray, burn_in: int, progress: tqdm) -> list[np.ndarray]:
-    """Vorticity and closure of the trajectories `indices` after `burn_in` snapshots: (trajectory, time, n, n) each."""
-    stored: list[tuple[np.ndarray, np.ndarray]] = []
+def _simulate(
+    simulation: Simulation, indices: np.ndarray, burn_in: int, progress: tqdm
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Vorticity and closure of the trajectories `indices` after `burn_in` snapshots, some times at once: the number of the
+    first time, and (trajectory, time, n, n) each."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = burn_in + len(simulation.snapshot_times())
+    together = max(1, _BUFFER // (8 * len(indices) * simulation.resolution**2))
     pairs = simulate.snapshots(
         simulation.flow,
         simulation.noise,
@@ -231,9 +242,13 @@ def _simulate(simulation: Simulation, indices: np.ndarray, burn_in: int, progres
     )
     for number, pair in enumerate(pairs):
         progress.update()
-        if number >= burn_in:
-            stored.append(pair)
-    return [np.stack(fields, axis=1) for fields in zip(*stored, strict=True)]
+        if number < burn_in:
+            continue
+        waiting.append(pair)
+        if len(waiting) == together or number == count - 1:
+            first = number - burn_in + 1 - len(waiting)
+            yield first, [np.stack(fields, axis=1) for fields in zip(*waiting, strict=True)]
+            waiting = []
 
 
 def load(
