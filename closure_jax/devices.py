@@ -261,8 +261,9 @@ def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, dona
 
 
 def split_members(tree: Any, parts: int) -> Any:
-    """(members, ...) -> (parts, members / parts, ...) in order."""
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
+    """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
+    cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
+    return jax.pmap(lambda tree: tree, devices=jax.local_devices()[:parts])(cut)
 
 
 def join_members(leaf: jax.Array) -> np.ndarray:

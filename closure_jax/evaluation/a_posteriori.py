@@ -88,8 +88,9 @@ def rollout(
     for begin in starts:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(begin, begin + size))
         state = spectral.to_fourier(jnp.asarray(fields[0, begin : begin + size]))
+        if compiled is None:  # from arrays of its own: what is donated may be gone after lowering
+            compiled = run.lower(*devices.split_members((keys, state), parts), 0).compile()
         keys, state = devices.split_members((keys, state), parts)
-        compiled = compiled or run.lower(keys, state, 0).compile()
         start = time.perf_counter()
         for index in range(units * frames_per_unit):
             state = compiled(keys, state, index * segment)
