@@ -1,5 +1,7 @@
 """Networks against what they stand for: convolutions, transforms, symmetries of the torus and published sizes."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from closure_jax import build, closure, config, random
-from closure_jax.models import autoencoder, layers, velocity_field
+from closure_jax.models import autoencoder, convolution, layers, velocity_field
 
 EPSILON = np.finfo(np.float32).eps
 
@@ -78,6 +80,49 @@ def test_periodic_convolution_wastes_no_more_than_a_border(stride):
     analysis = jax.jit(module.apply).lower(params, x).cost_analysis()
     needed = 2 * 9 * 8 * 8 * (n // stride) ** 2
     assert needed <= analysis["flops"] < 1.02 * needed * ((n + 2) / n) ** 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_derivatives_of_a_periodic_convolution_are_those_of_the_circular_one(kernel, stride):
+    """By field and kernel, forward and in reverse; a stride takes odd points of the circular one."""
+    x, dx = standard_normal(2, 2, 8, 8, 3)
+    weight, dweight = standard_normal(2, kernel, kernel, 3, 4) / kernel
+    circular = nn.Conv(4, (kernel, kernel), padding="CIRCULAR", use_bias=False)
+
+    def expected(x, weight):
+        out = circular.apply({"params": {"kernel": weight}}, x)
+        return out[:, stride - 1 :: stride, stride - 1 :: stride]
+
+    def actual(x, weight):
+        return convolution.periodic(x, weight, stride)
+
+    def both(function):
+        out, tangent = jax.jvp(function, (x, weight), (dx, dweight))
+        _, by_field = jax.jvp(lambda x: function(x, weight), (x,), (dx,))
+        return out, tangent, by_field, *jax.vjp(function, x, weight)[1](jnp.cos(out))
+
+    for one, other in zip(jax.jit(lambda: both(actual))(), jax.jit(lambda: both(expected))(), strict=True):
+        assert_same(one, other, rounding=9 * kernel**2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16])
+def test_edges_of_a_periodic_convolution_on_small_squares_and_on_other_platforms(n):
+    x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
+    expected = convolution._wrapped_before(x, weight)
+    assert_same(convolution._with_edges(x, weight), expected, rounding=27)
+    assert_same(convolution._wrapped(convolution._zero_padded, x, weight, 1), expected, rounding=27)
+
+
+def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_fast():
+    weight = standard_normal(3, 3, 4, 4)
+
+    def loss(x, weight):
+        return jnp.sum(jax.lax.scan(lambda x, _: (jnp.sin(convolution.periodic(x, weight)), None), x, length=2)[0])
+
+    program = jax.jit(jax.grad(loss, (0, 1))).lower(standard_normal(2, 8, 8, 4), weight).compile().as_text()
+    labels = re.findall(r"dim_labels=(\S+?),", program)
+    assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
 
 
 def spectral_conv_by_fft(x, weight, modes):

@@ -1,7 +1,6 @@
 """Building blocks of every network: fields are (batch, n, n, channels), periodic in both directions of space."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -10,17 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from closure_jax import random
+from closure_jax.models import convolution
 
 dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 """Dense layer over the channels."""
 
 
 class PeriodicConv(nn.Module):
-    """Convolution that wraps: (batch, n, n, c) -> (batch, n / stride, n / stride, features).
-
-    Wraps by what the kernel needs, convolves with zero padding and crops what that has touched: the same numbers as
-    padding='CIRCULAR' (of stride 2, at odd points), on the path that XLA runs fast on a CPU.
-    """
+    """Convolution that wraps, see `convolution.periodic`: (batch, n, n, c) -> (batch, n / stride, n / stride, features)."""
 
     features: int
     kernel: int = 3
@@ -29,25 +25,12 @@ class PeriodicConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = nn.Conv(
+        return nn.Conv(
             self.features,
             (self.kernel, self.kernel),
-            strides=self.stride,
-            padding="SAME",
             kernel_init=self.kernel_init,
-        )
-        if self.kernel == 1:
-            return conv(x)
-        low, high = self._wrap()
-        first, size = low // self.stride, x.shape[1] // self.stride
-        x = jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)), mode="wrap")
-        return conv(x)[:, first : first + size, first : first + size]
-
-    def _wrap(self) -> tuple[int, int]:
-        """Points to wrap before and after: as many as SAME fills with zeros, rounded up to strides to keep the same points."""
-        zeros = max(self.kernel - self.stride, 0)
-        before, after = zeros // 2, zeros - zeros // 2
-        return self.stride * math.ceil(before / self.stride), self.stride * math.ceil(after / self.stride)
+            conv_general_dilated=lambda x, kernel, *_, **__: convolution.periodic(x, kernel, self.stride),
+        )(x)
 
 
 class ResidualBlock(nn.Module):
