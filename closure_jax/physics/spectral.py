@@ -65,18 +65,38 @@ def velocity_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> tuple[jax.Array,
     return 1j * ky * psi_hat, -1j * kx * psi_hat
 
 
+@functools.lru_cache(maxsize=32)
+def _complex_velocity_symbol(grid: grids.Grid) -> np.ndarray:
+    """From vorticity to U = u + i v on the full plane of modes: (kx + i ky) / k^2, dealiased, (n, n)."""
+    n = grid.shape[0]
+    kx = wavenumbers(grid)[0]
+    lap = -(kx**2 + kx.T**2)
+    inverse = np.divide(-1.0, lap, out=np.zeros_like(lap), where=lap != 0)
+    kept = np.abs(np.fft.fftfreq(n, 1 / n)) < n / 3
+    return (kx + 1j * kx.T) * inverse * (kept[:, None] & kept[None])
+
+
+def _opposite(field_hat: jax.Array) -> jax.Array:
+    """The value at -k on the full plane, (..., n, n)."""
+    return jnp.roll(jnp.flip(field_hat, (-2, -1)), 1, (-2, -1))
+
+
 def advection_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> jax.Array:
     """-u.grad(w) in Fourier space, dealiased by the 2/3 rule; shape as `vorticity_hat`.
 
-    Written as the curl of the momentum flux, -[(dxx - dyy)(u v) + dxy(v^2 - u^2)], which needs four transforms where
-    u.grad(w) needs five; for a divergence-free u both are the same Galerkin term.
+    Written as the curl of the momentum flux, -[(dxx - dyy)(u v) + dxy(v^2 - u^2)], which for a divergence-free u is the same
+    Galerkin term. With the complex velocity U = u + i v it is -1/2 Im (dx - i dy)^2 U^2: two complex transforms in all.
     """
+    n = grid.shape[0]
+    half, rest = n // 2 + 1, n - n // 2 - 1
     kx, ky = wavenumbers(grid)
-    mask = dealias_mask(grid)
-    u_hat, v_hat = velocity_hat(vorticity_hat, grid)
-    u = to_physical(mask * u_hat)
-    v = to_physical(mask * v_hat)
-    return (mask * (kx**2 - ky**2)) * to_fourier(u * v) + (mask * kx * ky) * to_fourier(v * v - u * u)
+    conjugate = jnp.conj(jnp.roll(jnp.flip(vorticity_hat[..., 1 : rest + 1], (-2, -1)), 1, -2))
+    full = jnp.concatenate([vorticity_hat, conjugate], axis=-1)
+    velocity = jnp.fft.ifft2(full * _complex_velocity_symbol(grid).astype(full.dtype))
+    flux = jnp.fft.fft2(velocity * velocity)
+    here, there = flux[..., :half], jnp.conj(_opposite(flux)[..., :half])
+    quarter = -0.25 * dealias_mask(grid)
+    return 1j * (quarter * (kx**2 - ky**2)) * (here - there) + (quarter * 2 * kx * ky) * (here + there)
 
 
 def advection(vorticity: jax.Array, grid: grids.Grid) -> jax.Array:
