@@ -111,7 +111,14 @@ def test_edges_of_a_periodic_convolution_on_small_squares_and_on_other_platforms
     x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
     expected = convolution._wrapped_before(x, weight)
     assert_same(convolution._with_edges(x, weight), expected, rounding=27)
-    assert_same(convolution._wrapped(convolution._zero_padded, x, weight, 1), expected, rounding=27)
+    assert_same(convolution._wrapped(x, weight, 1), expected, rounding=27)
+
+
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_convolution_after_upsampling_is_done_before_it(n):
+    x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
+    repeated = x.repeat(2, axis=1).repeat(2, axis=2)
+    assert_same(convolution.upsampled(x, weight), convolution.periodic(repeated, weight), rounding=27)
 
 
 def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_fast():

@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from closure_jax.models import layers
 
@@ -102,13 +101,9 @@ class PublishedDecoder(nn.Module):
         x = layers.ResidualBlock(4 * w)(x)
         x = layers.SelfAttention(heads=4)(x)
         x = layers.ResidualBlock(4 * w)(x)
-        x = layers.PeriodicConv(4 * w)(_upsample(x))
+        x = layers.PeriodicConv(4 * w, upsample=True)(x)
         x = layers.ResidualBlock(2 * w)(x)
-        x = layers.PeriodicConv(2 * w)(_upsample(x))
+        x = layers.PeriodicConv(2 * w, upsample=True)(x)
         x = layers.ResidualBlock(w)(x)
         x = nn.silu(nn.GroupNorm(min(32, w))(x))
         return layers.PeriodicConv(1)(x)[..., 0]
-
-
-def _upsample(x: jax.Array) -> jax.Array:
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

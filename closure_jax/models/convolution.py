@@ -8,9 +8,11 @@ the derivative is written in the layout whose transpose needs no change.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -28,58 +30,79 @@ def periodic(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
       (batch, n / stride, n / stride, features).
     """
     if kernel.shape[:2] != (3, 3) or stride != 1:
-        return _wrapped(_zero_padded, x, kernel, stride)
+        return _wrapped(x, kernel, stride)
     return lax.platform_dependent(x, kernel, cpu=_with_edges, default=_wrapped_before)
 
 
 @functools.partial(periodic.defjvp, symbolic_zeros=True)
 def _(stride, primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
-    parts = []
-    if not isinstance(dx, SymbolicZero):
-        parts.append(_wrapped(_by_field, dx, kernel, stride))
-    if not isinstance(dkernel, SymbolicZero):
-        parts.append(_wrapped(_by_kernel, x, dkernel, stride))
-    out = periodic(x, kernel, stride)
-    return out, sum(parts) if parts else jnp.zeros_like(out)
+    out = periodic(*primals, stride)
+    return out, _tangent(lambda x, kernel: _wrapped(x, kernel, stride), primals, tangents, out)
+
+
+def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`periodic` after nearest-neighbour upsampling by 2, with 4/9 of its operations: (batch, 2 n, 2 n, features).
+
+    Of its three taps in a direction two fall on the same point: what comes out at even and at odd points are convolutions of
+    size 2, each with its own sums of taps.
+
+    Args:
+      x: (batch, n, n, channels).
+      kernel: (3, 3, channels, features).
+    """
+    batch, n, _, channels = x.shape
+    features = kernel.shape[-1]
+    sums = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], x.dtype)  # (parity, tap of 2, tap of 3)
+    pairs = jnp.einsum("pah,qbw,hwcf->abcpqf", sums, sums, kernel).reshape(2, 2, channels, 4 * features)
+    wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
+    out = _zero_padded(wide, pairs, 1).reshape(batch, n + 2, n + 2, 2, 2, features)
+    rows = [jnp.stack([out[:, p : p + n, q : q + n, p, q] for q in (0, 1)], axis=3) for p in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * n, 2 * n, features)
 
 
 # --- zero padding ----------------------------------------------------------------------------------------------------
 
 
-def _zero_padded(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _zero_padded(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@functools.partial(_zero_padded.defjvp, symbolic_zeros=True)
+def _(stride, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    out = _zero_padded(x, kernel, stride)
+    tangent = jnp.zeros_like(out)
+    if not isinstance(dx, SymbolicZero):
+        tangent += _by_field(dx, kernel, stride)
+    if not isinstance(dkernel, SymbolicZero):
+        tangent += _by_kernel(x, dkernel, stride)
+    return out, tangent
 
 
 def _by_field(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """`_zero_padded`, written such that its transpose by x is in XLA's favoured layout."""
-    return lax.conv_general_dilated(
-        x, kernel.swapaxes(2, 3), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWOI", "NHWC")
-    )
+    kernel = kernel.swapaxes(2, 3)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWOI", "NHWC"))
 
 
 def _by_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """`_zero_padded`, written such that its transpose by the kernel is in XLA's favoured layout."""
-    out = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        kernel.transpose(2, 0, 1, 3),
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
-    )
+    x, kernel = x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3)
+    out = lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("CHWN", "IHWO", "HWNC"))
     return out.transpose(2, 0, 1, 3)
 
 
 # --- the period ------------------------------------------------------------------------------------------------------
 
 
-def _wrapped(convolve, x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Wraps by as much as `convolve` fills with zeros, rounded up to strides to keep the same points; crops what that touched."""
+def _wrapped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Wraps by as much as SAME fills with zeros, rounded up to strides to keep the same points; crops what those touched."""
     size = x.shape[1] // stride
     zeros = max(kernel.shape[0] - stride, 0)
     low, high = (stride * math.ceil(part / stride) for part in (zeros // 2, zeros - zeros // 2))
     first = low // stride
-    out = convolve(jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)), mode="wrap"), kernel, stride)
+    out = _zero_padded(jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)), mode="wrap"), kernel, stride)
     return out[:, first : first + size, first : first + size]
 
 
@@ -91,7 +114,7 @@ def _wrapped_before(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _with_edges(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A kernel of 3 on zeros beyond the square, and then what the opposite edge adds to each; corners come with the rows."""
-    out = _zero_padded(x, kernel)
+    out = _zero_padded(x, kernel, 1)
     out = out.at[:, 0].add(_line(x[:, -1], kernel[0], "wrap")).at[:, -1].add(_line(x[:, 0], kernel[2], "wrap"))
     left, right = _line(x[:, :, -1], kernel[:, 0], "constant"), _line(x[:, :, 0], kernel[:, 2], "constant")
     return out.at[:, :, 0].add(left).at[:, :, -1].add(right)
@@ -102,3 +125,18 @@ def _line(x: jax.Array, kernel: jax.Array, beyond: str) -> jax.Array:
     wide = jnp.pad(x, ((0, 0), (1, 1), (0, 0)), mode=beyond)
     taps = jnp.concatenate([wide[:, shift : shift + x.shape[1]] for shift in range(3)], axis=-1)
     return taps @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _tangent(function: Callable, primals: tuple, tangents: tuple, out: jax.Array) -> jax.Array:
+    """Of `function`, along those arguments that move."""
+    moving = [place for place, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
+
+    def along(*values):
+        arguments = list(primals)
+        for place, value in zip(moving, values, strict=True):
+            arguments[place] = value
+        return function(*arguments)
+
+    if not moving:
+        return jnp.zeros_like(out)
+    return jax.jvp(along, *([values[place] for place in moving] for values in (primals, tangents)))[1]

@@ -16,21 +16,24 @@ dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 
 
 class PeriodicConv(nn.Module):
-    """Convolution that wraps, see `convolution.periodic`: (batch, n, n, c) -> (batch, n / stride, n / stride, features)."""
+    """Convolution that wraps, see `convolution.periodic`: (batch, n, n, c) -> (batch, n / stride, n / stride, features).
+
+    With `upsample`, after nearest-neighbour upsampling by 2, for a kernel of 3 of stride 1: -> (batch, 2 n, 2 n, features).
+    """
 
     features: int
     kernel: int = 3
     stride: int = 1
+    upsample: bool = False
     kernel_init: Callable = random.lecun_normal
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            kernel_init=self.kernel_init,
-            conv_general_dilated=lambda x, kernel, *_, **__: convolution.periodic(x, kernel, self.stride),
-        )(x)
+        def convolve(x, kernel, *_, **__):
+            return convolution.upsampled(x, kernel) if self.upsample else convolution.periodic(x, kernel, self.stride)
+
+        size = (self.kernel, self.kernel)
+        return nn.Conv(self.features, size, kernel_init=self.kernel_init, conv_general_dilated=convolve)(x)
 
 
 class ResidualBlock(nn.Module):
