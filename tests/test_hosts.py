@@ -1,6 +1,6 @@
-"""Many processes: how they find each other, and that they compute what one device computes.
+"""Many devices and processes: how they find each other, and that they compute what one device computes.
 
-Two processes of two CPU devices each run on loopback and share one work directory; another process has one device.
+A process of one CPU device, one of four, and two of two devices on loopback, which share a work directory, run the same job.
 """
 
 import os
@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_training import GRADIENTS, assert_equal_gradients
 
 from closure_jax import build, closure, devices
 from closure_jax.errors import UserError
@@ -27,6 +26,50 @@ SHORT = (
     "autoencoder.steps=10 transport.steps=10 training.checkpoint_every=5 training.log_every=1 data.trajectories=4"
     " data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
 )
+
+# Gradients of both losses, saved to sys.argv[2].
+GRADIENTS = """
+    import sys, jax, numpy as np, optax
+    from closure_jax import build, closure, config, devices
+    from closure_jax.latent.geometry_aware import GeometryAware
+    from closure_jax.training import steps
+    from closure_jax.training.state import TrainState
+
+    devices.start()
+    c = config.load(sys.argv[1] + ":tiny")
+    rng = np.random.default_rng(0)
+    f32 = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    # with this optimiser the new parameters are the old ones minus the gradient
+    plain = optax.with_extra_args_support(optax.sgd(1.0))
+    n, r = c.data.resolution, build.latent_shape(c)
+    cases = {
+        "autoencoder": (
+            steps.autoencoder_loss(*build.autoencoder_pair(c), GeometryAware(1e-1, 1.0, 4.0, 4.0)),
+            closure.init_autoencoder(c, jax.random.key(0)),
+            {"field": f32(8, n, n), "extra": f32(8, 12)},
+        ),
+        "transport": (
+            steps.transport_loss(build.network(c), build.path(c), "data"),
+            closure.init_network(c, jax.random.key(0)),
+            {"condition": f32(8, *r), "target": f32(8, *r)},
+        ),
+    }
+    found = {}
+    for name, (loss, params, batch) in cases.items():
+        # zero-initialised layers would hide their neighbours' gradients
+        params = jax.tree.map(lambda leaf: leaf + 0.05 * np.cos(np.arange(leaf.size)).reshape(leaf.shape).astype("f"), params)
+        old = jax.device_get(params)
+        state = devices.replicate(TrainState.create(params, plain))
+        step = devices.data_parallel(steps.make_train_step(loss, plain, 0.9))
+        batch = devices.split({**batch, "position": np.arange(8)})
+        state, metrics = step(state, batch, jax.random.key(1))
+        new = jax.device_get(devices.unreplicate(state).params)
+        gradient = jax.tree.map(lambda a, b: a - b, old, new)
+        found |= {f"{name}{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
+        found[name + "_loss"] = devices.first(metrics["loss"])
+    if devices.is_main():
+        np.savez(sys.argv[2], **found)
+"""
 
 # Behind GRADIENTS, which starts the processes and takes sys.argv[1:3]: the job of the command line, its evaluation replaced
 # by a note of who evaluates, and then a failure of process 0.
@@ -84,9 +127,10 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory) -> dict[str, Path]:
-    """Folders of the job on one device and in two processes of two devices; what each process printed is in printedN."""
+    """Folders of the job on one device, on four, and in two processes of two; what each process printed is in printedN."""
     home = tmp_path_factory.mktemp("jobs")
-    started = {"one": start_processes(home / "one", 1, 1), "two": start_processes(home / "two", 2, 2)}
+    layouts = {"one": (1, 1), "four": (1, 4), "two": (2, 2)}
+    started = {name: start_processes(home / name, *layout) for name, layout in layouts.items()}
     try:
         for name, processes in started.items():
             for number, process in enumerate(processes):
@@ -112,13 +156,25 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
         np.testing.assert_allclose(found[name], values, rtol=2e-3, err_msg=f"{phase} {name}")
 
 
-def test_gradients_in_two_processes_equal_those_on_one_device(jobs):
-    assert_equal_gradients(*(np.load(jobs[name] / "gradients.npz") for name in ("one", "two")))
+def assert_equal_gradients(one, other):
+    """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves."""
+    assert one.files == other.files
+    for section in ("autoencoder", "transport"):
+        names = [name for name in one.files if name.startswith(section)]
+        size = np.sqrt(sum(np.sum(one[name] ** 2) for name in names))
+        difference = np.sqrt(sum(np.sum((one[name] - other[name]) ** 2) for name in names))
+        assert difference < 1e-5 * size, section
 
 
+@pytest.mark.parametrize("layout", ["four", "two"])
+def test_gradients_on_many_devices_equal_those_on_one(jobs, layout):
+    assert_equal_gradients(*(np.load(jobs[name] / "gradients.npz") for name in ("one", layout)))
+
+
+@pytest.mark.parametrize("layout", ["four", "two"])
 @pytest.mark.parametrize("phase", ["autoencoder_vorticity", "autoencoder_closure", "transport"])
-def test_two_processes_train_along_the_curves_of_one_device(jobs, phase):
-    assert_equal_curves(WorkDir(jobs["one"] / "run"), WorkDir(jobs["two"] / "run"), phase)
+def test_many_devices_train_along_the_curves_of_one(jobs, layout, phase):
+    assert_equal_curves(WorkDir(jobs["one"] / "run"), WorkDir(jobs[layout] / "run"), phase)
 
 
 def test_process_0_alone_speaks_evaluates_and_fails_for_all(jobs):
