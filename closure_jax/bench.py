@@ -27,6 +27,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser("bench", "Time the parts of a closure, each beside the least time that the device allows.")
     parser.add_argument("--output", metavar="FILE.json", type=pathlib.Path, help="write the figures here")
     parser.add_argument("--only", default="*", help="names or patterns, with commas between: dns_*,encode_compact")
+    parser.add_argument("--devices", type=int, default=1, help="split each batch over as many; default 1")
     parser.add_argument("--repeats", type=int, help=f"calls of each; default {_BUDGET} s of them, at least {_LEAST}")
     parser.add_argument("--docs", metavar="FILE.md", type=pathlib.Path, help="write the table in Markdown here")
     parser.add_argument(
@@ -35,6 +36,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.repeats is not None and options.repeats < 1:
         raise UserError(f"--repeats={options.repeats}: expected a whole number above 0")
+    if options.devices < 1:
+        raise UserError(f"--devices={options.devices}: expected a whole number above 0")
     for name, suffix in (("output", ".json"), ("docs", ".md")):
         path = getattr(options, name)
         if path is not None and (path.suffix != suffix or path.is_dir()):
@@ -84,18 +87,49 @@ def read_peer(path: pathlib.Path) -> Peer:
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def time_calls(case: benchmarks.Case, repeats: int | None) -> tuple[np.ndarray, float]:
+def check_devices(count: int, cases: Mapping[str, benchmarks.Case]) -> None:
+    """Raises UserError where there are not `count` devices, or the batch of a row does not divide over them."""
+    available = jax.local_device_count()
+    if count > available:
+        raise UserError(
+            f"--devices={count}: expected at most {available}, the {jax.devices()[0].platform} devices here"
+        )
+    for name, case in cases.items():
+        if case.batch % count:
+            raise UserError(
+                f"--devices={count} does not divide the batch of {case.batch} of {name}: expected a number that does, or"
+                " other rows in --only"
+            )
+
+
+def program(case: benchmarks.Case, count: int = 1) -> tuple[Any, tuple[Any, ...]]:
+    """What is called for a case on `count` devices, and its arguments: copies, on their devices, since the first is reused."""
+    donated = (0,) if case.carries else ()
+    if count == 1:
+        arguments = jax.device_put(jax.tree.map(jax.numpy.array, case.arguments))
+        return jax.jit(devices.alone(case.function), donate_argnums=donated), arguments
+    # what is reused lies on each device, as the state of training does
+    copied = [case.carries and place == 0 and not split for place, split in enumerate(case.split)]
+    axes = tuple(0 if split or copy else None for split, copy in zip(case.split, copied, strict=True))
+    arguments = tuple(
+        devices.split_members(argument, count) if split else devices.replicate(argument, count) if copy else argument
+        for argument, split, copy in zip(case.arguments, case.split, copied, strict=True)
+    )
+    return devices.map_members(case.function, count, axes, donated), arguments
+
+
+def time_calls(case: benchmarks.Case, repeats: int | None, count: int = 1) -> tuple[np.ndarray, float]:
     """Seconds of each call, and of compilation.
 
     Args:
       case: what to call; the first call is not counted.
       repeats: how many calls; None: as many as fit the budget of a row, at least `_LEAST`.
+      count: devices over which the batch is split.
     """
+    function, (first, *others) = program(case, count)
     start = time.perf_counter()
-    program = jax.jit(case.function, donate_argnums=(0,) if case.carries else ())
-    compiled = program.lower(*case.arguments).compile()
+    compiled = function.lower(first, *others).compile()
     compile_seconds = time.perf_counter() - start
-    first, *others = jax.device_put(jax.tree.map(jax.numpy.array, case.arguments))  # copies: the first is donated
     seconds: list[float] = []
 
     def more() -> bool:
@@ -112,21 +146,26 @@ def time_calls(case: benchmarks.Case, repeats: int | None) -> tuple[np.ndarray, 
     return np.array(seconds[1:]), compile_seconds
 
 
-def measure(name: str, rates: roofline.Rates, repeats: int | None = None) -> dict[str, Any]:
-    """One row: name, seconds (median), batch, device; spread (quartiles), repeats, compile_seconds, operations, bytes,
-    floor_seconds, share (of the floor in the seconds). All but compile_seconds are of one solver step where the row is."""
-    case = benchmarks.ROWS[name]()
-    seconds, compile_seconds = time_calls(case, repeats)
+def measure(
+    name: str, case: benchmarks.Case, rates: roofline.Rates, repeats: int | None = None, count: int = 1
+) -> dict[str, Any]:
+    """One row: name, seconds (median), batch, device, devices; spread (quartiles), repeats, compile_seconds, operations, bytes,
+    floor_seconds, share (of the floor in the seconds). All but compile_seconds are of one solver step where the row is.
+
+    `rates` are those of all `count` devices together.
+    """
+    seconds, compile_seconds = time_calls(case, repeats, count)
     low, median, high = np.quantile(seconds / case.steps, (0.25, 0.5, 0.75))
-    unit, count = (case.function, case.steps) if case.unit is None else (case.unit, 1)
-    operations = roofline.operations(unit, *case.arguments) / count
-    moved = roofline.bytes_moved(unit, *case.arguments) / count
+    unit, steps = (case.function, case.steps) if case.unit is None else (case.unit, 1)
+    operations = roofline.operations(devices.alone(unit), *case.arguments) / steps
+    moved = roofline.bytes_moved(devices.alone(unit), *case.arguments) / steps
     floor = rates.floor(operations, moved)
     return {
         "name": name,
         "seconds": median,
         "batch": case.batch,
         "device": device_name(),
+        "devices": count,
         "spread": [low, high],
         "repeats": len(seconds),
         "compile_seconds": compile_seconds,
@@ -229,6 +268,7 @@ def _command_line(options: argparse.Namespace) -> str:
     """The command without the names of files, which say nothing about the figures."""
     words = ["./launch.sh bench"]
     words += [f"--only={options.only}"] if options.only != "*" else []
+    words += [f"--devices={options.devices}"] if options.devices != 1 else []
     words += [f"--repeats={options.repeats}"] if options.repeats is not None else []
     words += [f"--against={options.against.name}"] if options.against else []
     return " ".join([*words, "--docs=docs/performance.md"])
@@ -238,16 +278,20 @@ def _command(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     names = chosen(options.only.split(","))
     peer = read_peer(options.against) if options.against else None
+    devices.offer_on_cpu(options.devices)
+    cases = {name: benchmarks.ROWS[name]() for name in names}
+    check_devices(options.devices, cases)
     rates = roofline.measure_rates()
     print(f"bench on {device_name()}: {rates_line(rates)}", flush=True)
+    together = rates.times(options.devices) if devices.has_accelerator() else rates  # a CPU's devices share its cores
     rows = []
     for name in names:
-        rows.append(measure(name, rates, options.repeats))
+        rows.append(measure(name, cases.pop(name), together, options.repeats, options.devices))
         print(f"{name}: {duration(rows[-1]['seconds'])}", flush=True)
         if options.output:  # after each row, so that a stop loses one
             options.output.parent.mkdir(parents=True, exist_ok=True)
             workdir.write_json(options.output, rows)
-    lines = table(rows, rates, peer)
+    lines = table(rows, together, peer)
     print(_plain(lines))
     if options.docs:
         options.docs.parent.mkdir(parents=True, exist_ok=True)

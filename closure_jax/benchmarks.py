@@ -34,8 +34,9 @@ class Case:
     """What one row measures.
 
     Attributes:
-      function: pure; a call of it is timed.
+      function: pure; a call of it is timed. On several devices each calls it on its part and `devices.mean` is over all.
       arguments: of the call.
+      split: by argument, whether its first axis is split over devices; the others are the same on each.
       batch: fields, or members, of a call.
       steps: solver steps in a call; the row's figures are of one.
       carries: the first output takes the place of the first argument, whose buffers are reused, as a loop would do it.
@@ -44,6 +45,7 @@ class Case:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    split: tuple[bool, ...]
     batch: int = FIELDS
     steps: int = 1
     carries: bool = False
@@ -118,18 +120,19 @@ def _dns_step(resolution: int) -> Case:
         return advance(keys, vorticity_hat, 0, count), ()
 
     arguments = (_initial(config, flow), _keys())
-    return Case(run, arguments, steps=_DNS_STEPS, carries=True, unit=functools.partial(run, count=1))
+    return Case(run, arguments, (True, True), steps=_DNS_STEPS, carries=True, unit=functools.partial(run, count=1))
 
 
 def _encode(made: Callable[[], Made]) -> Case:
     config, model = made()
     n = config.data.resolution
-    return Case(lambda model, vorticity: model.encode(vorticity), (model, _normal(FIELDS, n, n)))
+    return Case(lambda model, vorticity: model.encode(vorticity), (model, _normal(FIELDS, n, n)), (False, True))
 
 
 def _decode(made: Callable[[], Made]) -> Case:
     config, model = made()
-    return Case(lambda model, latent: model.decode(latent), (model, _normal(FIELDS, *build.latent_shape(config))))
+    latent = _normal(FIELDS, *build.latent_shape(config))
+    return Case(lambda model, latent: model.decode(latent), (model, latent), (False, True))
 
 
 def _network(made: Callable[[], Made]) -> Case:
@@ -137,7 +140,7 @@ def _network(made: Callable[[], Made]) -> Case:
     config, model = made()
     state, condition = _normal(2, FIELDS, *build.latent_shape(config))
     tau = np.linspace(0, 1, FIELDS, dtype=np.float32)
-    return Case(model.network.apply, (model.params["network"], state, tau, condition))
+    return Case(model.network.apply, (model.params["network"], state, tau, condition), (False, True, True, True))
 
 
 def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
@@ -147,13 +150,14 @@ def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
     return Case(
         lambda model, keys, vorticity: model.sample(keys, vorticity, sampler_steps),
         (model, _keys(), _normal(FIELDS, n, n)),
+        (False, True, True),
     )
 
 
 def _coupled(made: Callable[[], Made], sampler_steps: int) -> Case:
     """The solver with a sample each `_HOLD` steps, held between."""
     run, arguments = _coupled_run(made, sampler_steps)
-    return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, steps=_HOLD)
+    return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, (False, True, True), steps=_HOLD)
 
 
 def _coupled_run(
@@ -178,16 +182,19 @@ def _rollout_gradient() -> Case:
         end = run(model.replace(params=params), keys, state, _GRADIENT_STEPS)
         return jnp.mean(jnp.fft.irfft2(end) ** 2)
 
-    return Case(jax.grad(loss), (model.params, model.replace(params={}), keys, state))
+    def gradient(*arguments):
+        return devices.mean(jax.grad(loss)(*arguments))
+
+    return Case(gradient, (model.params, model.replace(params={}), keys, state), (False, False, True, True))
 
 
 def _training(config_section: ml_collections.ConfigDict, loss: steps.Loss, params: Any, batch: dict) -> Case:
     """One step of training: gradient, optimiser, moving average."""
     optimiser = build.optimiser(config_section)
-    step = devices.alone(steps.make_train_step(loss, optimiser, config_section.ema_decay))
+    step = steps.make_train_step(loss, optimiser, config_section.ema_decay)
     state = jax.jit(lambda params: TrainState.create(params, optimiser))(params)
     size = len(batch["position"])
-    return Case(step, (state, batch, jax.random.key(3)), batch=size, carries=True)
+    return Case(step, (state, batch, jax.random.key(3)), (False, True, False), batch=size, carries=True)
 
 
 def _train_step_latent(size: int = 100) -> Case:

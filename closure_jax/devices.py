@@ -203,6 +203,13 @@ def has_accelerator() -> bool:
     return jax.default_backend() != "cpu"
 
 
+def offer_on_cpu(count: int) -> None:
+    """Lets a CPU stand for `count` devices, if nothing has asked jax for a device yet and XLA_FLAGS doesn't say how many."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
+
+
 def check_batch(field: str, size: int) -> None:
     """A global batch must divide over the devices of all processes.
 
@@ -234,7 +241,7 @@ def gather(x: jax.Array) -> jax.Array:
 
 
 def alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that calls `mean` or `gather`, for use outside a `data_parallel` step: as if on one device."""
+    """A function that calls `mean` or `gather`, for use outside a mapped one: as if on one device."""
     return lambda *arguments: jax.tree.map(
         lambda leaf: leaf[0], jax.vmap(lambda _: function(*arguments), axis_name=AXIS)(jnp.zeros(1))
     )
@@ -254,10 +261,11 @@ def parts_of(members: int) -> int:
 def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, donate: Any = ()) -> Callable[..., Any]:
     """`jax.pmap` of an ensemble's function over `parts` devices of this process; it must treat each member by itself.
 
-    Arguments and results have the axes (parts, members / parts, ...) where `in_axes` is 0, see `split_members`.
+    Arguments and results have the axes (parts, members / parts, ...) where `in_axes` is 0, see `split_members`. Inside, `mean`
+    and `gather` act over these devices.
     """
     own = jax.local_devices()[:parts]
-    return jax.pmap(function, in_axes=in_axes, donate_argnums=donate, devices=own)
+    return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, donate_argnums=donate, devices=own)
 
 
 def split_members(tree: Any, parts: int) -> Any:
@@ -272,10 +280,11 @@ def join_members(leaf: jax.Array) -> np.ndarray:
     return host.reshape(-1, *host.shape[2:])
 
 
-def replicate(tree: Any) -> Any:
-    """One copy of every leaf on each local device, leading axis = devices."""
-    count = jax.local_device_count()
-    return jax.pmap(lambda _, leaf: leaf, in_axes=(0, None), devices=_all())(np.zeros(count), tree)
+def replicate(tree: Any, parts: int | None = None) -> Any:
+    """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
+    over = _all() if parts is None else jax.local_devices()[:parts]
+    count = jax.local_device_count() if parts is None else parts
+    return jax.pmap(lambda _, leaf: leaf, in_axes=(0, None), devices=over)(np.zeros(count), tree)
 
 
 def unreplicate(tree: Any) -> Any:

@@ -30,6 +30,10 @@ class Rates:
         """The least time [s] of a program."""
         return max(operations / self.matrix, bytes_moved / self.bandwidth)
 
+    def times(self, count: int) -> "Rates":
+        """Of `count` such devices together."""
+        return Rates(count * self.matrix, count * self.bandwidth)
+
 
 def measure_rates() -> Rates:
     """Both rates, measured now on the default device; the best of a few trials, since a limit is asked for."""

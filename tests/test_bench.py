@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax import bench, benchmarks, closure, config, roofline
+from closure_jax import bench, benchmarks, closure, config, devices, roofline
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
@@ -21,6 +22,7 @@ RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
 def home(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOSURE_JAX_HOME", str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
+    jax.devices()  # from here on this process has one device
 
 
 @pytest.fixture
@@ -101,7 +103,8 @@ def test_the_rows_are_those_of_the_list():
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_row_builds(name):
     case = benchmarks.ROWS[name]()
-    outputs = jax.eval_shape(case.function, *case.arguments)
+    outputs = jax.eval_shape(devices.alone(case.function), *case.arguments)
+    assert len(case.split) == len(case.arguments)
     first = outputs[0] if case.carries else outputs
     assert case.batch == BATCHES.get(name, 16)
     if SHAPES[name]:
@@ -149,7 +152,7 @@ def test_a_dns_call_is_as_many_steps_of_the_true_system_and_counts_as_one():
 
 def test_two_cheap_rows_run_and_fill_every_field():
     for name in ("network_latent_published", "encode_compact"):
-        row = bench.measure(name, RATES, repeats=3)
+        row = bench.measure(name, benchmarks.ROWS[name](), RATES, repeats=3)
         assert (row["name"], row["batch"], row["repeats"]) == (name, 16, 3)
         assert 0 < row["spread"][0] <= row["seconds"] <= row["spread"][1] and row["compile_seconds"] > 0
         assert row["floor_seconds"] == RATES.floor(row["operations"], row["bytes"])
@@ -163,10 +166,42 @@ def test_a_row_that_carries_its_state_goes_on_from_it():
         jax.debug.callback(lambda value: starts.append(float(value)), state)
         return state + step, ()
 
-    case = benchmarks.Case(count, (jnp.float32(0), jnp.float32(2)), carries=True)
+    case = benchmarks.Case(count, (jnp.float32(0), jnp.float32(2)), (True, False), carries=True)
     seconds, _ = bench.time_calls(case, repeats=3)
     jax.effects_barrier()
     assert len(seconds) == 3 and starts == [0, 2, 4, 6]
+
+
+FOUR_DEVICES = """
+    import sys, jax, numpy as np
+    from closure_jax import bench, benchmarks, devices
+
+    devices.offer_on_cpu(4)
+    worst = {}
+    for name in ("network_latent_published", "sample_latent_1step_compact", "dns_step_64", "train_step_latent_published"):
+        case = benchmarks.ROWS[name]()
+        one, four = (function(*arguments) for function, arguments in (bench.program(case, count) for count in (1, 4)))
+        if case.carries:
+            one, four = one[0], four[0]
+        if name.startswith("train"):  # every device has the same
+            one, four = one.params, jax.tree.map(lambda leaf: leaf[3], four.params)
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(four))
+        worst[name] = max(
+            float(np.abs(np.asarray(a) - np.asarray(b).reshape(a.shape)).max() / np.abs(a).max()) for a, b in pairs
+        )
+    print(worst)
+    assert max(worst.values()) < 1e-3
+    sys.exit(bench.main(["--devices=4", "--only=network_latent_published,rollout_gradient", "--repeats=1", "--output=four.json"]))
+"""
+
+
+def test_rows_on_four_devices_compute_what_they_do_on_one():
+    command = [sys.executable, "-c", textwrap.dedent(FOUR_DEVICES)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("XLA_FLAGS", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(row["devices"] == 4 and 0 < row["seconds"] < 100 for row in json.loads(Path("four.json").read_text()))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -212,6 +247,8 @@ def test_a_row_that_the_peer_lacks_has_no_ratio():
     "argument, said",
     [
         ("--only=encode_compct", "--only=encode_compct is no benchmark; the nearest is 'encode_compact'"),
+        ("--devices=0", "--devices=0: expected a whole number above 0"),
+        ("--devices=64", "--devices=64: expected at most 1, the cpu devices here"),
         ("--repeats=0", "--repeats=0: expected a whole number above 0"),
         ("--output=folder", "--output=folder: expected a file that ends in .json"),
         ("--docs=page.html", "--docs=page.html: expected a file that ends in .md"),
