@@ -12,6 +12,7 @@ import optax
 from closure_jax import config as config_lib
 from closure_jax import validation
 from closure_jax.data import dataset as dataset_lib
+from closure_jax.data import generate
 from closure_jax.models import autoencoder, velocity_field
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
@@ -106,10 +107,10 @@ def noise(config: ConfigDict, flow: flow_lib.KolmogorovFlow) -> noise_lib.QWiene
     return noise_lib.QWienerNoise(flow.grid, f.noise_sigma, f.noise_kappa, f.noise_alpha, f.dt)
 
 
-def simulation(config: ConfigDict) -> dataset_lib.Simulation:
+def simulation(config: ConfigDict) -> generate.Simulation:
     """What makes the data file."""
     flow, data = solver_flow(config), config.data
-    return dataset_lib.Simulation(
+    return generate.Simulation(
         flow=flow,
         noise=noise(config, flow),
         initial=noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau),

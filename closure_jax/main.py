@@ -15,6 +15,7 @@ import closure_jax
 from closure_jax import build, cli, devices
 from closure_jax import config as config_lib
 from closure_jax.data import dataset as dataset_lib
+from closure_jax.data import generate
 from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir
 
@@ -83,14 +84,14 @@ def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_
     path = data_folder() / simulation.file_name()
 
     def make() -> None:
-        with dataset_lib.exclusive(path):
+        with generate.exclusive(path):
             if path.is_file():
                 print(f"data: already simulated, {path}")
                 return
             count = simulation.trajectories
             print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
             with work.timed("data"):
-                dataset_lib.generate(simulation, path)
+                generate.write(simulation, path)
 
     devices.on_main(make)
     return _load(config, path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from closure_jax import build, config
-from closure_jax.data import batches, dataset
+from closure_jax.data import batches, dataset, generate
 from closure_jax.data.batches import batch_indices
 from closure_jax.errors import UserError
 from closure_jax.physics.flow import KolmogorovFlow
@@ -36,7 +36,7 @@ def small_config(**changes):
     return c
 
 
-def simulation(**changes) -> dataset.Simulation:
+def simulation(**changes) -> generate.Simulation:
     return build.simulation(small_config(**changes))
 
 
@@ -56,7 +56,7 @@ def refusal(path: Path) -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "fields.h5"
-    dataset.generate(simulation(), path)
+    generate.write(simulation(), path)
     return path
 
 
@@ -125,7 +125,7 @@ def test_the_same_numbers_give_the_same_bytes_also_over_a_leftover_of_a_killed_r
     path, leftover = tmp_path / "fields.h5", tmp_path / "fields.h5.partial"
     leftover.write_bytes(made.read_bytes()[:10_000])
     assert "does not exist" in refusal(path)
-    dataset.generate(simulation(), path)
+    generate.write(simulation(), path)
     assert path.read_bytes() == made.read_bytes() and not leftover.exists()
 
 
@@ -170,8 +170,8 @@ def test_the_grouping_in_chunks_does_not_change_the_name():
 
 def test_a_coarser_file_made_in_chunks_holds_every_second_point_of_the_same_fields(arrays, tmp_path, monkeypatch):
     # written seven times at once: 7, 7 and 6 of three trajectories, then 10 and 10 of the other two
-    monkeypatch.setattr(dataset, "_BUFFER", 7 * 3 * 8 * (N // 2) ** 2)
-    dataset.generate(simulation(**{"data.chunk": 3, "data.resolution": N // 2}), tmp_path / "coarse.h5")
+    monkeypatch.setattr(generate, "_BUFFER", 7 * 3 * 8 * (N // 2) ** 2)
+    generate.write(simulation(**{"data.chunk": 3, "data.resolution": N // 2}), tmp_path / "coarse.h5")
     with h5py.File(tmp_path / "coarse.h5") as file:
         for (split, field), array in arrays.items():
             np.testing.assert_allclose(file[f"{split}/{field}"][:], array[..., ::2, ::2], rtol=1e-5, atol=2e-6)
@@ -211,7 +211,7 @@ def test_a_pair_is_a_draw_from_the_exact_law(arrays):
 
 
 def test_without_noise_the_closure_is_advection(tmp_path):
-    dataset.generate(simulation(**{"flow.noise_sigma": 0.0}), tmp_path / "quiet.h5")
+    generate.write(simulation(**{"flow.noise_sigma": 0.0}), tmp_path / "quiet.h5")
     found = load(tmp_path / "quiet.h5")
     exact = advection(found.vorticity["train"])
     assert np.abs(exact).max() > 1e-3
@@ -223,7 +223,7 @@ def test_a_simulation_that_diverges_is_refused_and_leaves_no_file(tmp_path):
         **{"flow.dt": 0.5, "flow.forcing_amplitude": 1e6, "data.snapshot_every": 2, "data.burn_in": 0, "data.end": 40}
     )
     with pytest.raises(UserError) as caught:
-        dataset.generate(wild, tmp_path / "fields.h5")
+        generate.write(wild, tmp_path / "fields.h5")
     message = str(caught.value)
     assert len(message.splitlines()) == 1 and "--config.flow.dt=0.5" in message and "expected" in message
     assert not (tmp_path / "fields.h5").exists()
@@ -316,11 +316,11 @@ def test_a_second_run_waits_for_the_file_that_a_first_one_makes(tmp_path):
     path, order = tmp_path / "data" / "fields.h5", []
 
     def second():
-        with dataset.exclusive(path):
+        with generate.exclusive(path):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with dataset.exclusive(path):
+    with generate.exclusive(path):
         thread.start()
         time.sleep(0.2)
         order.append("first")

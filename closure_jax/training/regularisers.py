@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from closure_jax import build
-from closure_jax.data.dataset import exclusive
+from closure_jax.data.generate import exclusive
 from closure_jax.latent import diffusion_potential, geometry_aware, metric_preserving
 
 
