@@ -11,7 +11,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from scipy.stats import rankdata
@@ -217,15 +216,19 @@ def singular_values(function: Callable[[Any, jax.Array], jax.Array], params: Any
     return np.stack([np.linalg.svd(jacobian, compute_uv=False) for jacobian in jacobians])
 
 
-@functools.partial(jax.jit, static_argnums=0)  # one program for all points and both fields
-def _jacobian(function: Callable[[Any, jax.Array], jax.Array], params: Any, point: jax.Array) -> jax.Array:
+def _jacobian(function: Callable[[Any, jax.Array], jax.Array], params: Any, point: jax.Array) -> np.ndarray:
     """(entries of the point, ...): the derivative in each direction of the point's basis, a few directions at once."""
-    basis = jnp.eye(point.size, dtype=point.dtype).reshape(point.size, *point.shape)
+    basis = np.eye(point.size, dtype=point.dtype).reshape(point.size, *point.shape)
+    # not a loop of jax's: in one, XLA on a CPU takes a slow path for derivatives of convolutions
+    parts = [basis[first : first + _TANGENTS] for first in range(0, point.size, _TANGENTS)]
+    return np.concatenate([_pushed(function, params, point, part) for part in parts])
 
-    def push(tangent: jax.Array) -> jax.Array:
-        return jax.jvp(lambda z: function(params, z), (point,), (tangent,))[1]
 
-    return jax.lax.map(push, basis, batch_size=min(_TANGENTS, point.size))
+@functools.partial(jax.jit, static_argnums=0)  # one program for all points and both fields
+def _pushed(
+    function: Callable[[Any, jax.Array], jax.Array], params: Any, point: jax.Array, tangents: jax.Array
+) -> jax.Array:
+    return jax.vmap(lambda tangent: jax.jvp(lambda z: function(params, z), (point,), (tangent,))[1])(tangents)
 
 
 def _embeddings(full: np.ndarray, latent: np.ndarray, shape: tuple[int, int]) -> dict[str, np.ndarray]:

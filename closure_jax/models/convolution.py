@@ -114,17 +114,16 @@ def _wrapped_before(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _with_edges(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A kernel of 3 on zeros beyond the square, and then what the opposite edge adds to each; corners come with the rows."""
+    n = x.shape[1]
+    lines = jnp.stack([x[:, -1], x[:, 0], x[:, :, -1], x[:, :, 0]])
+    taps = jnp.stack([kernel[0], kernel[2], kernel[:, 0], kernel[:, 2]]).reshape(4, -1, kernel.shape[-1])
+    ends = np.ones((4, 1, n + 2, 1), x.dtype)
+    ends[2:, :, [0, -1]] = 0  # the columns do not wrap: their corners are in the rows
+    lines = jnp.pad(lines, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="wrap") * ends
+    lines = jnp.concatenate([lines[:, :, shift : shift + n] for shift in range(3)], axis=-1)
+    top, bottom, left, right = jnp.einsum("ebnc,ecf->ebnf", lines, taps)
     out = _zero_padded(x, kernel, 1)
-    out = out.at[:, 0].add(_line(x[:, -1], kernel[0], "wrap")).at[:, -1].add(_line(x[:, 0], kernel[2], "wrap"))
-    left, right = _line(x[:, :, -1], kernel[:, 0], "constant"), _line(x[:, :, 0], kernel[:, 2], "constant")
-    return out.at[:, :, 0].add(left).at[:, :, -1].add(right)
-
-
-def _line(x: jax.Array, kernel: jax.Array, beyond: str) -> jax.Array:
-    """Convolution of lines with a kernel of 3 as one product: (batch, n, channels), (3, channels, features)."""
-    wide = jnp.pad(x, ((0, 0), (1, 1), (0, 0)), mode=beyond)
-    taps = jnp.concatenate([wide[:, shift : shift + x.shape[1]] for shift in range(3)], axis=-1)
-    return taps @ kernel.reshape(-1, kernel.shape[-1])
+    return out.at[:, 0].add(top).at[:, -1].add(bottom).at[:, :, 0].add(left).at[:, :, -1].add(right)
 
 
 def _tangent(function: Callable, primals: tuple, tangents: tuple, out: jax.Array) -> jax.Array:
