@@ -3,7 +3,7 @@
 XLA on a CPU (jax 0.10.2) is fast for zero padding of SAME, half as fast without padding, and brings an operand into the
 layout of its fast path only outside loops: in a `scan`, the gradient of a convolution of 32 channels takes 13 times as long,
 of 128 channels 37 times. So the zero-padded convolution is what runs, what the period adds to it is added at the edges, and
-the derivative is written in the layout whose transpose needs no change.
+the derivative is written in the layout whose transpose needs no change; a forward derivative in a loop stays slow.
 """
 
 import functools
