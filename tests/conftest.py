@@ -1,7 +1,11 @@
 """Fixtures that several test modules share."""
 
-import jax
-import pytest
+import os
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes of tests share a GPU
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture

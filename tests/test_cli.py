@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from closure_jax import config, devices, main, workdir
-from closure_jax.data import dataset
+from closure_jax.data import generate
 from closure_jax.training import phases
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(here)
     monkeypatch.setenv("CLOSURE_JAX_DATA", str(here / "data"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(dataset, "generate", unreached)
+    monkeypatch.setattr(generate, "write", unreached)
     monkeypatch.setattr(phases, "train", unreached)
     return here
 
