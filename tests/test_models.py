@@ -132,6 +132,9 @@ def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_f
     assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
 
 
+SPACE_FIRST = (2, 1, 0, 3)  # between (batch, x, y, c) and (y, x, batch, c), either way
+
+
 def spectral_conv_by_fft(x, weight, modes):
     """The Fourier layer with rfft2 and irfft2, in double precision; weight (2 modes, modes, c, features), kx from -modes."""
     n = x.shape[1]
@@ -147,16 +150,16 @@ def spectral_conv_by_fft(x, weight, modes):
 def test_spectral_convolution_is_that_of_the_fft(n, modes):
     x = standard_normal(2, n, n, 3)
     module = layers.SpectralConv(5, modes)
-    params = lively(module, x)
+    params = lively(module, x.transpose(SPACE_FIRST))
     weight = np.asarray(params["params"]["real"], float) + 1j * np.asarray(params["params"]["imaginary"], float)
-    actual = jax.jit(module.apply)(params, x)
+    actual = jax.jit(module.apply)(params, x.transpose(SPACE_FIRST)).transpose(SPACE_FIRST)
     assert_same(actual, spectral_conv_by_fft(x, weight, modes), rounding=2 * n)  # sums over n and n
 
 
 def test_spectral_convolution_starts_with_complex_weights_of_variance_one_over_channels():
     channels = 16
     init = jax.jit(layers.SpectralConv(16, 4).init)
-    params = init(jax.random.key(0), jnp.zeros((1, 8, 8, channels)))["params"]
+    params = init(jax.random.key(0), jnp.zeros((8, 8, 1, channels)))["params"]
     assert params["real"].size == params["imaginary"].size == 2 * 4 * 4 * channels * 16
     for part in params.values():
         np.testing.assert_allclose(np.mean(part**2), 0.5 / channels, rtol=5 * np.sqrt(2 / part.size))
@@ -303,7 +306,7 @@ def test_velocity_network_commutes_with_shifts_and_splits_at_the_condition(gated
     @jax.jit
     def composed(params, x, tau, condition):
         features = module.apply(params, condition, method="encode_condition")
-        assert features.shape == (2, 8, 8, 5)
+        assert features.shape == (8, 8, 2, 11)
         return module.apply(params, x, tau, features, method="velocity")
 
     assert_same(composed(params, x, tau, condition), v, NETWORK_ROUNDING)

@@ -1,4 +1,7 @@
-"""Building blocks of every network: fields are (batch, n, n, channels), periodic in both directions of space."""
+"""Building blocks of every network: fields are (batch, n, n, channels), periodic in both directions of space.
+
+Inside the transport network they are (y, x, batch, channels), see `SpectralConv`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,6 +16,25 @@ from closure_jax.models import convolution
 
 dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 """Dense layer over the channels."""
+
+
+class JoinedDense(nn.Module):
+    """`dense` of two inputs side by side, in two parts, so that the second need not be repeated while only the first changes."""
+
+    widths: tuple[int, int]
+    features: int
+
+    def setup(self) -> None:
+        self.kernel = self.param("kernel", random.lecun_normal, (sum(self.widths), self.features))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+    def second(self, y: jax.Array) -> jax.Array:
+        """The second input's share, bias included: (..., widths[1]) -> (..., features)."""
+        return y @ self.kernel[self.widths[0] :] + self.bias
+
+    def __call__(self, x: jax.Array, share: jax.Array) -> jax.Array:
+        """The first input (..., widths[0]) and the share of the second -> (..., features)."""
+        return x @ self.kernel[: self.widths[0]] + share
 
 
 class PeriodicConv(nn.Module):
@@ -100,19 +122,34 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _fourier_matrices(n: int, modes: int) -> tuple[np.ndarray, np.ndarray]:
-    """exp(-2 pi i k x / n) for k = -modes..modes-1 and for k = 0..modes-1, shapes (n, 2 modes) and (n, modes)."""
-    x = np.arange(n)[:, None]
-    both = np.exp(-2j * np.pi * x * np.arange(-modes, modes)[None] / n)
-    half = np.exp(-2j * np.pi * x * np.arange(modes)[None] / n)
-    return both, half
+def _fourier_matrices(n: int, modes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The transform of a real plane to its lowest modes and back, as four real matrices, one for each axis and way.
+
+    A complex axis k stands as (k, part) or (part, k), part being real and imaginary; ky = 0..m-1, kx = -m..m-1.
+      y to (ky, part): (2 m, n), exp(-i ky y) of a real line.
+      (part, x) to (kx, part): (4 m, 2 n), exp(-i kx x) of a complex line.
+      (kx, part) to (part, x): (2 n, 4 m), exp(i kx x).
+      (ky, part) to y: (n, 2 m), the real part of exp(i ky y), where ky > 0 counts twice, over n^2.
+    """
+    ky, kx = np.arange(modes), np.arange(-modes, modes)
+    wave_y = np.exp(-2j * np.pi * ky[:, None] * np.arange(n) / n)
+    wave_x = np.exp(-2j * np.pi * kx[:, None] * np.arange(n) / n)
+    complex_x = np.array([[wave_x.real, -wave_x.imag], [wave_x.imag, wave_x.real]])  # (part out, part in, kx, x)
+    count = np.where(ky == 0, 1.0, 2.0)[:, None] / n**2
+    return (
+        np.stack([wave_y.real, wave_y.imag], axis=1).reshape(2 * modes, n),
+        complex_x.transpose(2, 0, 1, 3).reshape(4 * modes, 2 * n),
+        complex_x.transpose(1, 3, 2, 0).reshape(2 * n, 4 * modes),  # the conjugate is the transpose of a real form
+        np.stack([count * wave_y.real, count * wave_y.imag], axis=1).reshape(2 * modes, n).T,
+    )
 
 
 class SpectralConv(nn.Module):
-    """Fourier layer (Li et al. 2021): a complex matrix on each of the lowest modes, (b, n, n, c) -> (b, n, n, features).
+    """Fourier layer (Li et al. 2021): a complex matrix on each of the lowest modes, (y, x, batch, c) -> (y, x, batch, features).
 
     Keeps kx = -modes..modes-1, ky = 0..modes-1. Transforms are products with truncated DFT matrices in real arithmetic,
-    equal to rfft2 / irfft2 and cheaper, since few modes are kept.
+    equal to rfft2 / irfft2 and cheaper, since few modes are kept. Space comes before the batch, so that each of them is one
+    matrix product of arrays as they lie in memory.
     """
 
     features: int
@@ -120,35 +157,24 @@ class SpectralConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        n, channels = x.shape[1], x.shape[-1]
-        m = self.modes
-        scale = 1.0 / np.sqrt(channels)
+        n, _, batch, channels = x.shape
+        m, features = self.modes, self.features
 
         def init(key, shape):
-            return random.normal(key, shape) * (scale / np.sqrt(2))
+            return random.normal(key, shape) / np.sqrt(2 * channels)
 
-        shape = (2 * m, m, channels, self.features)
-        w_re, w_im = self.param("real", init, shape), self.param("imaginary", init, shape)
-        both, half = _fourier_matrices(n, m)
-        fx_re, fx_im = jnp.asarray(both.real, x.dtype), jnp.asarray(both.imag, x.dtype)
-        fy = jnp.asarray(np.concatenate([half.real, half.imag], axis=1), x.dtype)
+        shape = (2 * m, m, channels, features)
+        weight = jnp.concatenate([self.param("real", init, shape), self.param("imaginary", init, shape)], axis=-1)
+        to_ky, to_kx, from_kx, from_ky = (jnp.asarray(matrix, x.dtype) for matrix in _fourier_matrices(n, m))
 
-        rows = jnp.einsum("bxyc,yk->bxkc", x, fy)
-        r_re, r_im = rows[:, :, :m], rows[:, :, m:]
-        z_re = jnp.einsum("bxkc,xj->jkbc", r_re, fx_re) - jnp.einsum("bxkc,xj->jkbc", r_im, fx_im)
-        z_im = jnp.einsum("bxkc,xj->jkbc", r_re, fx_im) + jnp.einsum("bxkc,xj->jkbc", r_im, fx_re)
-        z = jnp.concatenate([z_re, z_im], axis=-1)
-        weight = jnp.concatenate(
-            [jnp.concatenate([w_re, w_im], axis=-1), jnp.concatenate([-w_im, w_re], axis=-1)], axis=-2
-        )
-        y = jnp.einsum("jkbc,jkco->jkbo", z, weight)
-        y_re, y_im = y[..., : self.features], y[..., self.features :]
-        # inverse: exp(+i) along x, then Re of exp(+i) along y, where ky > 0 counts twice
-        s_re = jnp.einsum("jkbo,xj->bxko", y_re, fx_re) + jnp.einsum("jkbo,xj->bxko", y_im, fx_im)
-        s_im = jnp.einsum("jkbo,xj->bxko", y_im, fx_re) - jnp.einsum("jkbo,xj->bxko", y_re, fx_im)
-        count = np.where(np.arange(m) == 0, 1.0, 2.0) / n**2
-        back = jnp.asarray(np.concatenate([half.real * count, half.imag * count], axis=1), x.dtype)
-        return jnp.einsum("bxko,yk->bxyo", jnp.concatenate([s_re, s_im], axis=2), back)
+        lines = (to_ky @ x.reshape(n, -1)).reshape(m, 2 * n, batch * channels)
+        modes = jnp.einsum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2 * batch, channels)
+        products = jnp.einsum("kjsc,jkcf->kjsf", modes, weight).reshape(m, 2 * m, 2, batch, 2, features)
+        real = products[:, :, 0, :, 0] - products[:, :, 1, :, 1]
+        imaginary = products[:, :, 0, :, 1] + products[:, :, 1, :, 0]
+        modes = jnp.stack([real, imaginary], axis=2).reshape(m, 4 * m, batch * features)
+        lines = jnp.einsum("xj,kjs->kxs", from_kx, modes).reshape(2 * m, -1)
+        return (from_ky @ lines).reshape(n, n, batch, features)
 
 
 class TimeEmbedding(nn.Module):
