@@ -5,6 +5,9 @@
 
 Written as a PyTorch user would from arXiv 2602.17089: FFTs of every field that the equation names, spectral layers by rfft2 and
 irfft2, both branches of the network in each sampler step, zero padding in convolutions (circular padding would cost it more).
+Noise of variance kappa = 10 is drawn as the published program does after Lord, Powell and Shardlow's Alg. 10.6: the sum of ten
+draws. Rows `_one_draw` take one draw, scaled, which has the same law and is what closure_jax does.
+
 Rows are named as in closure_jax/benchmarks.py and measured alike; parameters are those that PyTorch initialises. Imports nothing
 of closure_jax, so that the two need not share an environment.
 """
@@ -23,15 +26,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FIELDS, HOLD, DT = 16, 5, 1e-3
+FIELDS, HOLD, DT, KAPPA = 16, 5, 1e-3, 10
 
 # --- the solver ------------------------------------------------------------------------------------------------------
 
 
 class Solver:
-    """Stochastic Kolmogorov flow on the unit square, vorticity_hat (batch, n, n // 2 + 1) to the same, a step of DT."""
+    """Stochastic Kolmogorov flow on the unit square, vorticity_hat (batch, n, n // 2 + 1) to the same, a step of DT.
 
-    def __init__(self, n: int, viscosity: float = 1e-3):
+    `draws` of standard noise are summed, and scaled to the variance KAPPA.
+    """
+
+    def __init__(self, n: int, viscosity: float = 1e-3, draws: int = KAPPA):
         kx = 2 * math.pi * torch.fft.fftfreq(n, 1 / n)[:, None]
         ky = 2 * math.pi * torch.fft.rfftfreq(n, 1 / n)[None, :]
         self.kx, self.ky, self.lap = kx, ky, -(kx**2 + ky**2)
@@ -41,7 +47,7 @@ class Solver:
         x = torch.arange(n) / n
         phase = 2 * math.pi * (x[:, None] + x[None, :])
         self.forcing_hat = torch.fft.rfft2(0.1 * (torch.sin(phase) + torch.cos(phase)))
-        self.viscosity, self.n = viscosity, n
+        self.viscosity, self.n, self.draws = viscosity, n, draws
         k = 2 * math.pi * torch.fft.fftfreq(n, 1 / n)
         self.amplitude = torch.exp(-0.005 * (k[:, None] ** 2 + k[None, :] ** 2) / 2)
 
@@ -61,7 +67,8 @@ class Solver:
 
     def noise(self, batch: int) -> torch.Tensor:
         """sigma dW/dt on the grid, (batch, n, n): Lord, Powell, Shardlow 2014, Alg. 10.6."""
-        xi = torch.complex(*math.sqrt(10.0) * torch.randn(2, batch, self.n, self.n))
+        xi = math.sqrt(KAPPA / self.draws) * torch.randn(self.draws, batch, self.n, self.n, 2).sum(0)
+        xi = torch.view_as_complex(xi)
         return 5e-5 / math.sqrt(DT) * self.n**2 * torch.fft.ifft2(self.amplitude * xi).real
 
     def step(self, w_hat: torch.Tensor, closure_hat: torch.Tensor | None = None) -> torch.Tensor:
@@ -205,8 +212,8 @@ def sample_diffusion(network: Network, condition: torch.Tensor, steps: int, t_mi
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _dns(n: int) -> Callable[[], None]:
-    solver, state = Solver(n), [Solver(n).initial()]
+def _dns(n: int, draws: int = KAPPA) -> Callable[[], None]:
+    solver, state = Solver(n, draws=draws), [Solver(n).initial()]
 
     def call():
         with torch.no_grad():
@@ -282,7 +289,9 @@ def _coupled() -> Callable[[], None]:
 
 ROWS = {  # name: (what makes the call, batch, solver steps in a call)
     "dns_step_64": (lambda: _dns(64), FIELDS, 1),
+    "dns_step_64_one_draw": (lambda: _dns(64, 1), FIELDS, 1),
     "dns_step_256": (lambda: _dns(256), FIELDS, 1),
+    "dns_step_256_one_draw": (lambda: _dns(256, 1), FIELDS, 1),
     "encode_published": (lambda: _evaluated(encoder(), torch.randn(FIELDS, 1, 64, 64)), FIELDS, 1),
     "decode_published": (lambda: _evaluated(decoder(), torch.randn(FIELDS, 1, 16, 16)), FIELDS, 1),
     "network_latent_published": (lambda: _network(16, 20, 4), FIELDS, 1),

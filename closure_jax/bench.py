@@ -193,7 +193,8 @@ _HEAD = ("row", "batch", "time", "quartiles", "floor", "share", "limited by", "c
 def table(rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Peer | None = None) -> list[tuple[str, ...]]:
     """Headings and a line for each row; with a peer, its time and how many times ours is as fast.
 
-    A compact row that the peer lacks stands beside its published one, which is what it replaces.
+    A compact row that the peer lacks stands beside its published one, which is what it replaces. Another form of a row that
+    the peer measured, under a longer name, has a line of its own below.
     """
     lines = [_HEAD + (("peer", "peer / ours") if peer is not None else ())]
     for row in rows:
@@ -216,6 +217,10 @@ def table(rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Peer |
             theirs = peer.seconds.get(name)
             line += ("–", "–") if theirs is None else (duration(theirs) + label, f"{theirs / row['seconds']:.3g}")
         lines.append(line)
+        for name, theirs in peer.seconds.items() if peer is not None else ():
+            if name.startswith(row["name"] + "_") and name not in benchmarks.ROWS:
+                blank = ("–",) * (len(_HEAD) - 1)
+                lines.append((name, *blank, duration(theirs), f"{theirs / row['seconds']:.3g}"))
     return lines
 
 

@@ -243,6 +243,15 @@ def test_a_row_that_the_peer_lacks_has_no_ratio():
     assert line[2:7] == ("2 s", "1.5 s .. 2.5 s", "500 ms", "25 %", "operations")
 
 
+def test_another_form_that_the_peer_measured_has_a_line_of_its_own():
+    row = {"name": "dns_step_64", "batch": 16, "seconds": 2.0, "spread": [1.5, 2.5], "floor_seconds": 0.5}
+    row |= {"share": 0.25, "operations": 5e10, "bytes": 10, "compile_seconds": 1}
+    peer = bench.Peer({"dns_step_64": 8.0, "dns_step_64_one_draw": 5.0, "dns_step_256": 99.0}, "x")
+    head, line, other = bench.table([row], RATES, peer)
+    assert line[-2:] == ("8 s", "4") and other[0] == "dns_step_64_one_draw" and other[-2:] == ("5 s", "2.5")
+    assert len(other) == len(head)
+
+
 @pytest.mark.parametrize(
     "argument, said",
     [
