@@ -1,5 +1,6 @@
 """Networks against what they stand for: convolutions, transforms, symmetries of the torus and published sizes."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -130,6 +131,28 @@ def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_f
     program = jax.jit(jax.grad(loss, (0, 1))).lower(standard_normal(2, 8, 8, 4), weight).compile().as_text()
     labels = re.findall(r"dim_labels=(\S+?),", program)
     assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
+
+
+def test_group_norm_is_that_of_flax():
+    x = 3 + 2 * standard_normal(2, 6, 6, 8)
+    ours, theirs = layers.GroupNorm(4), nn.GroupNorm(4)
+    params = lively(ours, x)
+    assert jax.tree.structure(params) == jax.tree.structure(theirs.init(jax.random.key(0), x))
+    weight = standard_normal(*x.shape, seed=1)
+
+    def loss(module, params, x):
+        return jnp.sum(weight * jnp.sin(module.apply(params, x)))
+
+    assert_same(ours.apply(params, x), theirs.apply(params, x), rounding=30)
+    slopes = [jax.grad(functools.partial(loss, module), (0, 1))(params, x) for module in (ours, theirs)]
+    for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
+        assert_same(one, other, rounding=100)
+
+
+def test_attention_is_that_of_flax_even_where_the_exponential_would_overflow():
+    query, key, value = 20 * standard_normal(3, 2, 9, 4, 6)
+    assert float(jnp.max(jnp.einsum("bqhc,bkhc->bhqk", query, key))) > 89 * 6**0.5
+    assert_same(layers.attend(query, key, value), nn.dot_product_attention(query, key, value), rounding=300)
 
 
 SPACE_FIRST = (2, 1, 0, 3)  # between (batch, x, y, c) and (y, x, batch, c), either way

@@ -85,7 +85,7 @@ class PublishedEncoder(nn.Module):
         x = layers.ResidualBlock(4 * w)(x)
         x = layers.SelfAttention(heads=8)(x)
         x = layers.ResidualBlock(4 * w)(x)
-        x = nn.silu(nn.GroupNorm(min(32, 4 * w))(x))
+        x = nn.silu(layers.GroupNorm(min(32, 4 * w))(x))
         return layers.PeriodicConv(self.channels)(x)
 
 
@@ -105,5 +105,5 @@ class PublishedDecoder(nn.Module):
         x = layers.ResidualBlock(2 * w)(x)
         x = layers.PeriodicConv(2 * w, upsample=True)(x)
         x = layers.ResidualBlock(w)(x)
-        x = nn.silu(nn.GroupNorm(min(32, w))(x))
+        x = nn.silu(layers.GroupNorm(min(32, w))(x))
         return layers.PeriodicConv(1)(x)[..., 0]

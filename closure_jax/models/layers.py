@@ -58,6 +58,31 @@ class PeriodicConv(nn.Module):
         return nn.Conv(self.features, size, kernel_init=self.kernel_init, conv_general_dilated=convolve)(x)
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018) of (batch, n, n, c), parameters as in `flax.linen.GroupNorm`.
+
+    Moments are taken over the plane by channel, then over the channels of a group: four times as fast on a CPU as reducing over
+    both at once, since the few channels of a group lie side by side in memory.
+    """
+
+    groups: int
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+
+        def of_group(moment: jax.Array) -> jax.Array:
+            grouped = jnp.mean(moment.reshape(-1, 1, 1, self.groups, channels // self.groups), axis=-1)
+            return jnp.repeat(grouped, channels // self.groups, axis=-1)
+
+        mean, square = of_group(jnp.mean(x, axis=(1, 2))), of_group(jnp.mean(x * x, axis=(1, 2)))
+        factor = scale * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + self.epsilon)
+        return x * factor + (bias - mean * factor)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(SiLU(norm(conv(SiLU(norm(x)))))), with a 1x1 shortcut where the width changes; no norm if groups = 0.
 
@@ -70,12 +95,20 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        normalise = (lambda h: nn.GroupNorm(min(self.groups, h.shape[-1]))(h)) if self.groups else lambda h: h
+        normalise = (lambda h: GroupNorm(min(self.groups, h.shape[-1]))(h)) if self.groups else lambda h: h
         init = nn.initializers.zeros if self.zero_init else random.lecun_normal
         h = PeriodicConv(self.features)(nn.silu(normalise(x)))
         h = PeriodicConv(self.features, kernel_init=init)(nn.silu(normalise(h)))
         shortcut = x if x.shape[-1] == self.features else dense(self.features)(x)
         return shortcut + h
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, **_) -> jax.Array:
+    """Scaled dot-product attention, (batch, tokens, heads, c) each; every head's products are of whole matrices."""
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    scores = (query * query.shape[-1] ** -0.5) @ key.swapaxes(-1, -2)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    return (weights @ value / jnp.sum(weights, axis=-1, keepdims=True)).swapaxes(1, 2)
 
 
 class SelfAttention(nn.Module):
@@ -87,8 +120,9 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, n, _, channels = x.shape
-        tokens = nn.GroupNorm(min(self.groups, channels))(x).reshape(batch, n * n, channels)
-        return x + nn.MultiHeadDotProductAttention(self.heads, kernel_init=random.lecun_normal)(tokens).reshape(x.shape)
+        tokens = GroupNorm(min(self.groups, channels))(x).reshape(batch, n * n, channels)
+        attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=random.lecun_normal, attention_fn=attend)
+        return x + attention(tokens).reshape(x.shape)
 
 
 @functools.lru_cache(maxsize=32)
