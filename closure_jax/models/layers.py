@@ -198,15 +198,15 @@ class SpectralConv(nn.Module):
             return random.normal(key, shape) / np.sqrt(2 * channels)
 
         shape = (2 * m, m, channels, features)
-        weight = jnp.concatenate([self.param("real", init, shape), self.param("imaginary", init, shape)], axis=-1)
+        w_re, w_im = self.param("real", init, shape), self.param("imaginary", init, shape)
+        weight = jnp.stack([jnp.stack([w_re, w_im], axis=3), jnp.stack([-w_im, w_re], axis=3)], axis=2)
+        weight = weight.reshape(2 * m, m, 2 * channels, 2 * features)  # from (part, c) to (part, feature)
         to_ky, to_kx, from_kx, from_ky = (jnp.asarray(matrix, x.dtype) for matrix in _fourier_matrices(n, m))
 
         lines = (to_ky @ x.reshape(n, -1)).reshape(m, 2 * n, batch * channels)
-        modes = jnp.einsum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2 * batch, channels)
-        products = jnp.einsum("kjsc,jkcf->kjsf", modes, weight).reshape(m, 2 * m, 2, batch, 2, features)
-        real = products[:, :, 0, :, 0] - products[:, :, 1, :, 1]
-        imaginary = products[:, :, 0, :, 1] + products[:, :, 1, :, 0]
-        modes = jnp.stack([real, imaginary], axis=2).reshape(m, 4 * m, batch * features)
+        modes = jnp.einsum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2, batch, channels).swapaxes(2, 3)
+        modes = jnp.einsum("kjbc,jkcf->kjbf", modes.reshape(m, 2 * m, batch, 2 * channels), weight)
+        modes = modes.reshape(m, 2 * m, batch, 2, features).swapaxes(2, 3).reshape(m, 4 * m, batch * features)
         lines = jnp.einsum("xj,kjs->kxs", from_kx, modes).reshape(2 * m, -1)
         return (from_ky @ lines).reshape(n, n, batch, features)
 
