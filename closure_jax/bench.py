@@ -257,7 +257,12 @@ def rates_line(rates: roofline.Rates) -> str:
 def markdown(lines: Sequence[Sequence[str]], rates: roofline.Rates, command: str, peer: Peer | None = None) -> str:
     """The page docs/performance.md: how it was made, how to read it, the table."""
     origin = f"Made by `{command}` at revision {main_lib.revision()} on {device_name()}"
-    beside = f" The peer is another program, which ran on: {peer.device}." if peer is not None else ""
+    beside = ""
+    if peer is not None:
+        beside = (
+            f" The peer is another program, which ran on: {peer.device}. A line with a time of the peer alone is another form of"
+            " the row above it, see `benchmarks/torch_peer.py`."
+        )
     body = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     parts = [
         "# Performance",
