@@ -41,7 +41,7 @@ def environment(data: Path, **more: str) -> dict[str, str]:
     return (
         os.environ
         | {"CLOSURE_JAX_PYTHON": sys.executable, "CLOSURE_JAX_DATA": str(data), "JAX_PLATFORMS": "cpu"}
-        | {"JAX_COMPILATION_CACHE_DIR": str(data / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        | {"JAX_COMPILATION_CACHE_DIR": str(data / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         | more
     )
 
