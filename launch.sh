@@ -6,11 +6,11 @@ unset CDPATH
 
 # name | what python runs | what it does. A new sub-command is a new line here.
 commands=(
-  'demo|closure_jax.demo|couple a trained closure to the solver and animate it'
-  'sweep|closure_jax.sweep|run the matrix of experiments, skipping what is done, and compare them'
-  'study|closure_jax.study|questions that take many runs: data_efficiency[:preset]'
-  'bench|closure_jax.bench|time the parts of a closure beside the least time that this device allows'
-  'compare|closure_jax.compare|put finished runs beside each other: compare DIR... --output=DIR [--docs=FILE.md]'
+  'demo|closure_jax.commands.demo|couple a trained closure to the solver and animate it'
+  'sweep|closure_jax.commands.sweep|run the matrix of experiments, skipping what is done, and compare them'
+  'study|closure_jax.commands.study|questions that take many runs: data_efficiency[:preset]'
+  'bench|closure_jax.commands.bench|time the parts of a closure beside the least time that this device allows'
+  'compare|closure_jax.commands.compare|put finished runs beside each other: compare DIR... --output=DIR [--docs=FILE.md]'
   'test|pytest|run the tests (pytest arguments may follow; paths count from the repository)'
 )
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from closure_jax.main import main
+from closure_jax.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,9 +10,8 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from closure_jax import build, workdir
+import closure_jax
 from closure_jax.transport import losses, samplers
 from closure_jax.transport.paths import Path
 
@@ -55,20 +54,8 @@ class StochasticClosure:
 
     @classmethod
     def load(cls, directory: str | pathlib.Path) -> "StochasticClosure":
-        """The closure that a finished run left in its work directory.
-
-        Raises:
-          UserError: no run there, or a phase that is not trained.
-        """
-        work = workdir.WorkDir(directory)
-        config = work.config()
-        checkpoints = work.checkpoints("closure")
-        template = template_of(config)
-        try:
-            restored = checkpoints.restore(template)
-        finally:
-            checkpoints.close()
-        return assemble(config, jax.tree.map(jnp.asarray, restored))
+        """`closure_jax.load`: the closure that a finished run left in its work directory."""
+        return closure_jax.load(directory)
 
     def __call__(self, key: jax.Array, vorticity: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
         """One sample of H for each field.
@@ -123,54 +110,3 @@ def bind_drift(network: nn.Module, path: Path, prediction: str, params: Any, con
         return path.target_from_output(output, x_tau, tau, prediction)
 
     return drift
-
-
-def assemble(config: Any, leaves: dict[str, Any]) -> StochasticClosure:
-    """A closure from its configuration and {"params", "scalings"} (scalings as {name: {"mean", "std"}})."""
-    encoder, decoder = build.autoencoder_pair(config)
-    return StochasticClosure(
-        params=leaves["params"],
-        scalings={name: Scaling(**numbers) for name, numbers in leaves["scalings"].items()},
-        encoder=encoder,
-        decoder=decoder,
-        network=build.network(config),
-        path=build.path(config),
-        prediction=config.network.prediction,
-        steps=config.sampler.steps,
-    )
-
-
-def template_of(config: Any) -> dict[str, Any]:
-    """The structure and shapes of what `assemble` takes, without training: zeros."""
-
-    def shapes():
-        params = {name: init_autoencoder(config, jax.random.key(0)) for name in ("vorticity", "closure")}
-        params["network"] = init_network(config, jax.random.key(0))
-        return params
-
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes))
-    names = ("vorticity", "closure", "latent_vorticity", "latent_closure")
-    zero = np.zeros((), np.float32)
-    return {"params": params, "scalings": {name: {"mean": zero, "std": zero} for name in names}}
-
-
-def init_autoencoder(config: Any, key: jax.Array) -> dict[str, Any]:
-    """Initial {"encoder", "decoder"} parameters."""
-    encoder, decoder = build.autoencoder_pair(config)
-    n = config.data.resolution
-
-    @jax.jit  # op by op, an initialisation compiles a hundred programs
-    def init(key):
-        encoder_key, decoder_key = jax.random.split(key)
-        return {
-            "encoder": encoder.init(encoder_key, jnp.zeros((1, n, n))),
-            "decoder": decoder.init(decoder_key, jnp.zeros((1, *build.latent_shape(config)))),
-        }
-
-    return init(key)
-
-
-def init_network(config: Any, key: jax.Array) -> Any:
-    """Initial parameters of the transport network."""
-    latent = jnp.zeros((1, *build.latent_shape(config)))
-    return jax.jit(build.network(config).init)(key, latent, jnp.zeros(1), latent)

@@ -12,7 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax import bench, benchmarks, closure, config, devices, roofline
+from closure_jax import config, devices
+from closure_jax.bench import measure, roofline, table
+from closure_jax.bench import rows as benchmarks
+from closure_jax.commands import bench
+from closure_jax.config import build
+from closure_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
@@ -130,7 +135,7 @@ def test_published_rows_have_the_published_sizes_and_compact_ones_those_of_small
     assert 8.4e6 < size(published) < 9.1e6
 
     small = config.load(str(REPOSITORY / "experiments" / "fm_ga.py") + ":small")
-    expected = closure.template_of(small)["params"]
+    expected = build.template_of(small)["params"]
     model = benchmarks.ROWS["sample_latent_1step_compact"]().arguments[0]
     assert jax.tree.map(np.shape, model.params) == jax.tree.map(np.shape, expected)
     assert model.prediction == small.network.prediction
@@ -152,7 +157,7 @@ def test_a_dns_call_is_as_many_steps_of_the_true_system_and_counts_as_one():
 
 def test_two_cheap_rows_run_and_fill_every_field():
     for name in ("network_latent_published", "encode_compact"):
-        row = bench.measure(name, benchmarks.ROWS[name](), RATES, repeats=3)
+        row = measure.measure(name, benchmarks.ROWS[name](), RATES, repeats=3)
         assert (row["name"], row["batch"], row["repeats"]) == (name, 16, 3)
         assert 0 < row["spread"][0] <= row["seconds"] <= row["spread"][1] and row["compile_seconds"] > 0
         assert row["floor_seconds"] == RATES.floor(row["operations"], row["bytes"])
@@ -167,20 +172,23 @@ def test_a_row_that_carries_its_state_goes_on_from_it():
         return state + step, ()
 
     case = benchmarks.Case(count, (jnp.float32(0), jnp.float32(2)), (True, False), carries=True)
-    seconds, _ = bench.time_calls(case, repeats=3)
+    seconds, _ = measure.time_calls(case, repeats=3)
     jax.effects_barrier()
     assert len(seconds) == 3 and starts == [0, 2, 4, 6]
 
 
 FOUR_DEVICES = """
     import sys, jax, numpy as np
-    from closure_jax import bench, benchmarks, devices
+    from closure_jax import devices
+    from closure_jax.bench import measure
+    from closure_jax.bench import rows as benchmarks
+    from closure_jax.commands import bench
 
     devices.offer_on_cpu(4)
     worst = {}
     for name in ("network_latent_published", "sample_latent_1step_compact", "dns_step_64", "train_step_latent_published"):
         case = benchmarks.ROWS[name]()
-        one, four = (function(*arguments) for function, arguments in (bench.program(case, count) for count in (1, 4)))
+        one, four = (function(*arguments) for function, arguments in (measure.program(case, count) for count in (1, 4)))
         if case.carries:
             one, four = one[0], four[0]
         if name.startswith("train"):  # every device has the same
@@ -238,7 +246,7 @@ def test_the_command_writes_figures_and_page_and_sets_a_peer_beside_them(rates, 
 def test_a_row_that_the_peer_lacks_has_no_ratio():
     row = {"name": "rollout_gradient", "batch": 16, "seconds": 2.0, "spread": [1.5, 2.5], "floor_seconds": 0.5}
     row |= {"share": 0.25, "operations": 5e10, "bytes": 10, "compile_seconds": 1}
-    head, line = bench.table([row], RATES, bench.Peer({"encode_published": 1.0}, "x"))
+    head, line = table.table([row], RATES, table.Peer({"encode_published": 1.0}, "x"))
     assert line[-2:] == ("–", "–") and len(head) == len(line)
     assert line[2:7] == ("2 s", "1.5 s .. 2.5 s", "500 ms", "25 %", "operations")
 
@@ -246,8 +254,8 @@ def test_a_row_that_the_peer_lacks_has_no_ratio():
 def test_another_form_that_the_peer_measured_has_a_line_of_its_own():
     row = {"name": "dns_step_64", "batch": 16, "seconds": 2.0, "spread": [1.5, 2.5], "floor_seconds": 0.5}
     row |= {"share": 0.25, "operations": 5e10, "bytes": 10, "compile_seconds": 1}
-    peer = bench.Peer({"dns_step_64": 8.0, "dns_step_64_one_draw": 5.0, "dns_step_256": 99.0}, "x")
-    head, line, other = bench.table([row], RATES, peer)
+    peer = table.Peer({"dns_step_64": 8.0, "dns_step_64_one_draw": 5.0, "dns_step_256": 99.0}, "x")
+    head, line, other = table.table([row], RATES, peer)
     assert line[-2:] == ("8 s", "4") and other[0] == "dns_step_64_one_draw" and other[-2:] == ("5 s", "2.5")
     assert len(other) == len(head)
 
@@ -274,8 +282,8 @@ def test_mistakes_are_refused_in_one_line(argument, said, capsys):
 @pytest.mark.parametrize("content", ["{", "[1]", '[{"name": "x", "device": "y"}]', "3"])
 def test_a_peer_that_is_no_list_of_figures_is_refused(content):
     Path("peer.json").write_text(content)
-    with pytest.raises(bench.UserError, match="is no list of {name, seconds, device}"):
-        bench.read_peer(Path("peer.json"))
+    with pytest.raises(UserError, match="is no list of {name, seconds, device}"):
+        table.read_peer(Path("peer.json"))
 
 
 def test_launch_knows_the_command():

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from closure_jax import config, devices, main, workdir
+from closure_jax import config, devices, workdir
+from closure_jax.commands import train as main
 from closure_jax.data import generate
 from closure_jax.training import phases
 

@@ -15,16 +15,13 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from closure_jax import compare, config
-from closure_jax.evaluation import (
-    claims,
-    comparison,
-    comparison_figures,
-    comparison_tables,
-    drawing,
-    estimates,
-    published,
-)
+from closure_jax import config
+from closure_jax.commands import compare
+from closure_jax.pages import drawing
+from closure_jax.pages.comparison import claims, estimates, published
+from closure_jax.pages.comparison import figures as comparison_figures
+from closure_jax.pages.comparison import runs as comparison
+from closure_jax.pages.comparison import tables as comparison_tables
 
 STEPS = (1, 2, 5, 10, 50)
 FIGURES = {"pareto", "settings", "noise_spectra", "rollout", "energy_spectra", "latent_geometry", "data_efficiency"}

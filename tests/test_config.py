@@ -6,7 +6,8 @@ import math
 import jax
 import pytest
 
-from closure_jax import build, closure, config
+from closure_jax import config
+from closure_jax.config import build
 from closure_jax.errors import UserError
 from closure_jax.training import phases
 
@@ -80,9 +81,9 @@ def test_paper_has_the_published_networks():
     assert (network.condition_width, network.condition_depth, network.condition_gated) == (20, 4, False)
     assert (network.time_scale, network.time_features, network.prediction) == (30.0, 256, "target")
 
-    autoencoder = jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0)))
+    autoencoder = jax.eval_shape(lambda: build.init_autoencoder(c, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(autoencoder)) == pytest.approx(8.5e6, rel=0.01)
-    weights = jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda: closure.init_network(c, jax.random.key(0))))
+    weights = jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda: build.init_network(c, jax.random.key(0))))
     complex_once = sum(leaf.size for path, leaf in weights if "imaginary" not in jax.tree_util.keystr(path))
     assert complex_once == pytest.approx(0.18e6, rel=0.15)
 
@@ -335,7 +336,7 @@ def test_an_impossible_value_is_named_with_what_was_expected(preset, overrides, 
 @pytest.mark.parametrize("width", [16, 96])
 def test_a_width_that_is_let_through_builds(width):
     c = resolved("paper", f"autoencoder.width={width}")
-    jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0)))
+    jax.eval_shape(lambda: build.init_autoencoder(c, jax.random.key(0)))
 
 
 def test_a_misspelt_name_gets_the_nearest():

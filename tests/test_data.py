@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from closure_jax import build, config
+from closure_jax import config
+from closure_jax.config import build
 from closure_jax.data import batches, dataset, generate
 from closure_jax.data.batches import batch_indices
 from closure_jax.errors import UserError

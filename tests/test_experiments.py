@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from closure_jax import build, closure, config
+from closure_jax import config
+from closure_jax.config import build
 from closure_jax.errors import UserError
 from closure_jax.training import phases
 
@@ -33,7 +34,7 @@ def resolved(experiment: Path, preset: str, *overrides: str):
 
 def shapes(c) -> dict[str, tuple[int, ...]]:
     """Shapes of what the parts of the closure make of two fields, without computing them."""
-    model = closure.assemble(c, closure.template_of(c))
+    model = build.assemble(c, build.template_of(c))
     n = c.data.resolution
     fields = jax.ShapeDtypeStruct((2, n, n), jnp.float32)
     latents = jax.ShapeDtypeStruct((2, *build.latent_shape(c)), jnp.float32)

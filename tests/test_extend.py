@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from closure_jax import build, closure, config, devices
+from closure_jax import config, devices
+from closure_jax.config import build
 from closure_jax.evaluation.a_priori import MEASURES, ExactLaw, judge
 from closure_jax.training import phases, steps
 from closure_jax.training.regularisers import REGULARISERS
@@ -52,12 +53,12 @@ def test_an_example_experiment_builds_and_trains(number, tmp_path):
     cases = {
         ("REGULARISERS[", "AUTOENCODERS["): (
             steps.autoencoder_loss(*build.autoencoder_pair(c), regulariser),
-            closure.init_autoencoder(c, jax.random.key(0)),
+            build.init_autoencoder(c, jax.random.key(0)),
             {"field": fields} | ({} if extras is None else {"extra": extras}),
         ),
         ("PATHS[",): (
             steps.transport_loss(build.network(c), build.path(c), c.network.prediction),
-            closure.init_network(c, jax.random.key(0)),
+            build.init_network(c, jax.random.key(0)),
             {"condition": rng.standard_normal((8, *r), np.float32), "target": rng.standard_normal((8, *r), np.float32)},
         ),
     }

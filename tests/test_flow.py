@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from closure_jax.coupling import advance as advance_lib
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral, stepper
@@ -282,14 +283,14 @@ def assert_same_state(actual, expected):
 def test_rollout_with_the_exact_mean_is_the_bare_solver():
     keys, w_hat = members()
     steps = 20
-    run = jax.jit(stepper.advance(FLOW, flow_lib.exact_closure(GRID, None), DT), static_argnums=3)
+    run = jax.jit(advance_lib.advance(FLOW, flow_lib.exact_closure(GRID, None), DT), static_argnums=3)
     bare = stepper.repeated(stepper.STEPPERS["semi_implicit_euler"](FLOW.with_advection(), DT), steps)
     assert_same_state(run(keys, w_hat, 0, steps), jax.jit(bare)(w_hat))
 
 
 def test_rollout_without_closure_is_diffusion_and_forcing():
     keys, w_hat = members()
-    run = jax.jit(stepper.advance(FLOW, flow_lib.no_closure, DT), static_argnums=3)
+    run = jax.jit(advance_lib.advance(FLOW, flow_lib.no_closure, DT), static_argnums=3)
     bare = stepper.repeated(stepper.STEPPERS["semi_implicit_euler"](FLOW, DT), 10)
     assert_same_state(run(keys, w_hat, 0, 10), jax.jit(bare)(w_hat))
 
@@ -305,13 +306,13 @@ def test_closure_is_sampled_each_hold_steps_and_held_between():
         if (number - start) % hold == 0:
             closure_hat = sample(number, expected)
         expected = step(expected, closure_hat)
-    actual = jax.jit(stepper.advance(FLOW, closure, DT, hold), static_argnums=3)(keys, w_hat, start, steps)
+    actual = jax.jit(advance_lib.advance(FLOW, closure, DT, hold), static_argnums=3)(keys, w_hat, start, steps)
     assert_same_state(actual, expected)
 
 
 def test_rollout_may_be_cut_anywhere_and_members_do_not_meet():
     keys, w_hat = members()
-    run = stepper.jitted_advance(FLOW, flow_lib.exact_closure(GRID, NOISE), DT, 2)
+    run = advance_lib.jitted_advance(FLOW, flow_lib.exact_closure(GRID, NOISE), DT, 2)
     whole = np.asarray(run(keys, jnp.array(w_hat), 4, 12))
     half = run(keys, jnp.array(w_hat), 4, 6)
     assert_same_state(run(keys, half, 10, 6), whole)
@@ -321,7 +322,7 @@ def test_rollout_may_be_cut_anywhere_and_members_do_not_meet():
 
 
 def test_steps_that_hold_does_not_divide_are_refused():
-    run = stepper.advance(FLOW, flow_lib.no_closure, DT, hold=5)
+    run = advance_lib.advance(FLOW, flow_lib.no_closure, DT, hold=5)
     with pytest.raises(ValueError, match="steps = 12 is not a multiple of hold = 5"):
         run(*members(), 0, 12)
 
@@ -337,7 +338,7 @@ def test_holding_a_sample_multiplies_the_variance_of_the_noise_by_the_steps_held
         return jax.vmap(lambda key: NOISE.sample_hat(key, np.float64))(keys)
 
     for hold in (1, 5):
-        run = jax.jit(stepper.advance(still, noise_only, DT, hold), static_argnums=3)
+        run = jax.jit(advance_lib.advance(still, noise_only, DT, hold), static_argnums=3)
         w = spectral.to_physical(run(keys, jnp.zeros((count, N, N // 2 + 1), complex), 0, steps))
         expected = steps * hold * DT**2 * NOISE.standard_deviation() ** 2
         # a field has about 1 / (2 pi alpha) = 32 independent modes: deviation of the estimate sqrt(2 / 4096) = 2.2 %
@@ -360,7 +361,7 @@ def test_gradient_of_a_rollout_is_that_of_finite_differences():
     def loss(inputs):
         amplitude, viscosity = inputs
         flow = flow_lib.KolmogorovFlow(GRID, viscosity)
-        run = stepper.advance(flow, flow_lib.exact_closure(GRID, None), DT, hold=2, remat=True)
+        run = advance_lib.advance(flow, flow_lib.exact_closure(GRID, None), DT, hold=2, remat=True)
         w = spectral.to_physical(run(keys, amplitude * w_hat, 0, 10))
         return jnp.mean(w**2) + jnp.mean(weights * w)
 

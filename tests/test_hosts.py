@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from closure_jax import build, closure, devices
+from closure_jax import closure, devices
+from closure_jax.config import build
 from closure_jax.errors import UserError
 from closure_jax.training import loop
 from closure_jax.training.state import TrainState
@@ -45,12 +46,12 @@ GRADIENTS = """
     cases = {
         "autoencoder": (
             steps.autoencoder_loss(*build.autoencoder_pair(c), GeometryAware(1e-1, 1.0, 4.0, 4.0)),
-            closure.init_autoencoder(c, jax.random.key(0)),
+            build.init_autoencoder(c, jax.random.key(0)),
             {"field": f32(8, n, n), "extra": f32(8, 12)},
         ),
         "transport": (
             steps.transport_loss(build.network(c), build.path(c), "data"),
-            closure.init_network(c, jax.random.key(0)),
+            build.init_network(c, jax.random.key(0)),
             {"condition": f32(8, *r), "target": f32(8, *r)},
         ),
     }
@@ -190,7 +191,7 @@ def test_process_0_alone_speaks_evaluates_and_fails_for_all(jobs):
 
 def test_checkpoints_of_two_processes_restore_on_one_device(jobs):
     config = WorkDir(jobs["two"] / "run").config()
-    params = closure.template_of(config)["params"]
+    params = build.template_of(config)["params"]
     for phase, section, part in (
         ("autoencoder_closure", "autoencoder", "closure"),
         ("transport", "transport", "network"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from closure_jax import build, closure, config, devices
+from closure_jax import closure, config, devices
+from closure_jax.config import build
 from closure_jax.latent.joint import moment_divergence
 from closure_jax.training import phases, steps
 from closure_jax.transport import losses
@@ -39,8 +40,8 @@ def case():
     c = config.base("tiny", "diffusion", "joint")
     rng = np.random.default_rng(0)
     n = c.data.resolution
-    params = {field: closure.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
-    params["network"] = closure.init_network(c, jax.random.key(2))
+    params = {field: build.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
+    params["network"] = build.init_network(c, jax.random.key(2))
     params = jax.tree.map(lambda p: p + 0.05 * np.cos(np.arange(p.size, dtype="f")).reshape(p.shape), params)
     batch = {field: rng.standard_normal((6, n, n)).astype(np.float32) for field in ("vorticity", "closure")}
     return c, params, batch, jax.random.split(jax.random.key(3), 6)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax import build, closure
 from closure_jax import config as config_lib
+from closure_jax.config import build
 from closure_jax.data.dataset import Dataset, Normalisation
 from closure_jax.evaluation import latent_geometry as geometry
 from closure_jax.evaluation import topology
@@ -149,11 +149,11 @@ class Stretch(nn.Module):
 def untrained(latent: str = "ga") -> tuple:
     """(configuration, model) at `tiny` with initial weights."""
     c = config_lib.base("tiny", latent=latent)
-    params = {field: closure.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
+    params = {field: build.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
     params["network"] = {}  # not asked for
     numbers = {"mean": jnp.float32(0.1), "std": jnp.float32(0.5)}
     scalings = dict.fromkeys(("vorticity", "closure", "latent_vorticity", "latent_closure"), numbers)
-    return c, closure.assemble(c, {"params": params, "scalings": scalings})
+    return c, build.assemble(c, {"params": params, "scalings": scalings})
 
 
 def stretched(factors: np.ndarray):

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from closure_jax.coupling import ensemble
 from closure_jax.data import simulate
-from closure_jax.evaluation import a_posteriori
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral
@@ -23,13 +23,13 @@ FLOW = flow_lib.KolmogorovFlow(GRID)
 NOISE = noise_lib.QWienerNoise(GRID, 5e-5, 10.0, 0.005, DT)
 
 
-def rollout(chunk: int, scratch: Path | None = None) -> a_posteriori.Rollout:
+def rollout(chunk: int, scratch: Path | None = None) -> ensemble.Rollout:
     """Two states of five members, two time units."""
     start = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
     start = np.asarray(spectral.to_physical(spectral.to_fourier(start) * spectral.dealias_mask(GRID)))
-    ensemble = np.repeat(start, 5, axis=1)
+    starts = np.repeat(start, 5, axis=1)
     exact = flow_lib.exact_closure(GRID, NOISE)
-    return a_posteriori.rollout(FLOW, exact, ensemble, jax.random.key(4), DT, 1, 2, "test members", chunk, scratch)
+    return ensemble.rollout(FLOW, exact, starts, jax.random.key(4), DT, 1, 2, "test members", chunk, scratch)
 
 
 def simulated() -> list[np.ndarray]:
@@ -51,7 +51,7 @@ FOUR_DEVICES = """
 
 
 @pytest.fixture(scope="module")
-def whole() -> a_posteriori.Rollout:
+def whole() -> ensemble.Rollout:
     """All ten members at once, on one device."""
     run = rollout(10)
     assert np.ptp(run.fields[-1], axis=1).max() > 1e-4  # members differ, so that a slip of their order would show
@@ -75,7 +75,7 @@ def test_four_devices_give_the_members_and_trajectories_of_one(whole, tmp_path):
 
 
 def test_chunks_change_no_member_and_a_large_ensemble_is_streamed_to_a_file(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(a_posteriori, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(ensemble, "_IN_MEMORY", 1000)
     cut = rollout(4, tmp_path / "rollouts")  # 4, 4 and, with two of the members before, 4
     np.testing.assert_allclose(cut.fields, whole.fields, rtol=0, atol=2e-5)
     np.testing.assert_allclose(cut.frames, whole.frames, rtol=0, atol=2e-5)
@@ -88,7 +88,7 @@ def test_chunks_change_no_member_and_a_large_ensemble_is_streamed_to_a_file(whol
 @pytest.mark.parametrize("chunk", [1, 7, 128, 5000])
 def test_chunks_are_equal_and_cover_every_member_once_or_with_the_same_numbers(monkeypatch, total, chunk, devices_here):
     monkeypatch.setattr(jax, "local_device_count", lambda: devices_here)
-    size, starts = a_posteriori._chunks(total, chunk)
+    size, starts = ensemble._chunks(total, chunk)
     covered = {member for start in starts for member in range(start, start + size)}
     assert covered == set(range(total)) and starts[0] == 0
     assert size < chunk + devices_here

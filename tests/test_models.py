@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from closure_jax import build, closure, config, random
+from closure_jax import config, random
+from closure_jax.config import build
 from closure_jax.models import autoencoder, convolution, layers, velocity_field
 
 EPSILON = np.finfo(np.float32).eps
@@ -360,7 +361,7 @@ def test_the_published_networks_have_the_published_number_of_parameters(
     latent, published, without_projections, with_projections
 ):
     c = config.base("paper", "flow_matching", latent)
-    counted = sizes(jax.eval_shape(lambda: closure.init_network(c, jax.random.key(0)))["params"])
+    counted = sizes(jax.eval_shape(lambda: build.init_network(c, jax.random.key(0)))["params"])
     # the published figure has no projection of the time in each layer, which ours adds: 256 inputs and a bias for each channel
     projections = c.network.depth * c.network.width * (c.network.time_features + 1)
     assert sum(counted.values()) == with_projections
@@ -370,7 +371,7 @@ def test_the_published_networks_have_the_published_number_of_parameters(
 
 def test_the_published_autoencoder_has_the_published_number_of_parameters_but_for_its_attention():
     c = config.base("paper", "flow_matching", "ga")
-    counted = sizes(jax.eval_shape(lambda: closure.init_autoencoder(c, jax.random.key(0))))
+    counted = sizes(jax.eval_shape(lambda: build.init_autoencoder(c, jax.random.key(0))))
     assert sum(counted.values()) == 8_478_978
     # the release projects queries, keys and values a second time in both attentions: 9.0 M in all
     channels = 4 * c.autoencoder.width

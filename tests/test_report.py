@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from closure_jax.evaluation import animation, drawing, figures
-from closure_jax.evaluation.report import write_report
+from closure_jax.pages import drawing
+from closure_jax.pages.run import animation, figures
+from closure_jax.pages.run.report import write_report
 
 FIGURES = {
     *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from closure_jax import build, demo, pretrained, runs, study, sweep
+from closure_jax import config as config_lib
+from closure_jax import pretrained
+from closure_jax.commands import demo, runs, study, sweep
+from closure_jax.config import build
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
 
@@ -33,19 +36,19 @@ def refusal(command, capsys, *arguments: str) -> str:
 
 
 def test_patterns_choose_experiments():
-    assert len(runs.experiments()) == 20
-    assert [file.stem for file in runs.experiments(["fm_*"])] == [
+    assert len(config_lib.experiments()) == 20
+    assert [file.stem for file in config_lib.experiments(["fm_*"])] == [
         "fm_ga",
         "fm_joint",
         "fm_mp",
         "fm_physical",
         "fm_recon",
     ]
-    assert [file.stem for file in runs.experiments(["dm_ga", "fm_m*"])] == ["dm_ga", "fm_mp"]
+    assert [file.stem for file in config_lib.experiments(["dm_ga", "fm_m*"])] == ["dm_ga", "fm_mp"]
 
 
 def test_the_matrix_has_a_folder_for_each_seed_and_seeds_share_the_data():
-    planned = sweep.matrix(runs.experiments(["fm_ga"]), "tiny", 3, Path("runs"), ["transport.steps=7"])
+    planned = sweep.matrix(config_lib.experiments(["fm_ga"]), "tiny", 3, Path("runs"), ["transport.steps=7"])
     assert [run.folder.name for run in planned] == ["fm_ga-tiny", "fm_ga-tiny-seed1", "fm_ga-tiny-seed2"]
     resolved = [run.config() for run in planned]
     assert [c.seed for c in resolved] == [0, 1, 2]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from closure_jax import benchmarks
+from closure_jax.bench import rows as benchmarks
 from closure_jax.models import autoencoder, layers
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import spectral, stepper

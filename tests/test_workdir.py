@@ -15,7 +15,7 @@ import pytest
 
 from closure_jax import config, workdir
 from closure_jax.errors import UserError
-from closure_jax.workdir import WorkDir
+from closure_jax.workdir import WorkDir, folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -174,7 +174,7 @@ def test_the_lock_makes_the_folder_and_ends_with_its_block(tmp_path):
 
 def test_wall_time_adds_up_over_starts_and_counts_what_failed(work, monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 13.0, 20.0, 20.5])
-    monkeypatch.setattr(workdir.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(folder.time, "perf_counter", lambda: next(clock))
     with work.timed("transport"):
         pass
     with pytest.raises(KeyboardInterrupt), WorkDir(work.path).timed("transport"):

@@ -1,6 +1,10 @@
 """A batch is a pure function of (seed, step): a restart needs no saved iterator."""
 
+from typing import Any
+
 import numpy as np
+
+_BLOCK = 256  # fields that pass through a network together
 
 
 def batch_indices(seed: int, step: int, count: int, size: int) -> np.ndarray:
@@ -28,3 +32,13 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
             _cache.clear()
         _cache[key] = np.random.default_rng([seed, epoch]).permutation(count)
     return _cache[key]
+
+
+def in_blocks(function: Any, values: np.ndarray, size: int = _BLOCK) -> np.ndarray:
+    """function over blocks of the first axis, joined; the last block is padded, so that one program serves."""
+    size = min(size, len(values))
+    parts = []
+    for start in range(0, len(values), size):
+        first = min(start, len(values) - size)
+        parts.append(np.asarray(function(values[first : first + size]))[start - first :])
+    return np.concatenate(parts)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from closure_jax import devices
+from closure_jax.coupling import advance as advance_lib
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
-from closure_jax.physics import spectral, stepper
+from closure_jax.physics import spectral
 
 
 def trajectory_keys(seed: int, indices: np.ndarray) -> jax.Array:
@@ -46,7 +47,7 @@ def snapshots(
       state uses, so that the pair is a draw from p(H | w) with the noise of one step.
     """
     closure = flow_lib.exact_closure(flow.grid, noise)
-    advance = stepper.advance(flow, closure, noise.dt)
+    advance = advance_lib.advance(flow, closure, noise.dt)
 
     def observe(keys, vorticity_hat, number):
         closure_hat = closure(jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), vorticity_hat)

@@ -15,8 +15,8 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from closure_jax import build
 from closure_jax.closure import StochasticClosure
+from closure_jax.config import build
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
 from closure_jax.physics import spectral

@@ -1,4 +1,4 @@
-"""The whole evaluation: reconstruction, a priori, latent geometry, a posteriori, report, and results.json last."""
+"""The whole evaluation: reconstruction, a priori, latent geometry, a posteriori."""
 
 import shutil
 from typing import Any
@@ -9,9 +9,9 @@ import numpy as np
 
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
+from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
-from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, metrics, report
-from closure_jax.training.phases import in_blocks
+from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, metrics
 from closure_jax.workdir import WorkDir
 
 
@@ -28,18 +28,14 @@ def is_stale(config: ml_collections.ConfigDict, work: WorkDir) -> bool:
     return results is None or results.get("settings") != settings(config)
 
 
+PHASES = ("a_priori", "latent_geometry", "a_posteriori")
+"""What an evaluation spends its time on, by name in wall_seconds."""
+
+
 def run(
-    config: ml_collections.ConfigDict,
-    dataset: Dataset,
-    model: StochasticClosure,
-    work: WorkDir,
-    facts: dict[str, Any],
-) -> None:
-    """Evaluates and writes arrays.npz, figures, report.html and results.json."""
-    spent = work.wall_seconds()
-    for phase in ("a_priori", "latent_geometry", "a_posteriori", "report"):
-        spent.pop(phase, None)
-    work.write_wall_seconds(spent)
+    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure, work: WorkDir
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Judges a model: the measured parts of results.json, and arrays for the report; times go to the work directory."""
     print("evaluation: reconstruction and a priori")
     with work.timed("a_priori"):
         reconstruction = reconstruction_errors(dataset, model, work)
@@ -54,27 +50,13 @@ def run(
         posterior, more = a_posteriori.evaluate(config, dataset, model, scratch)
         shutil.rmtree(scratch, ignore_errors=True)
     results = {
-        "experiment": config.experiment,
-        "preset": config.preset,
-        "seed": config.seed,
-        "revision": facts["revision"],
-        "trained_revision": facts["trained_revision"],
-        "device": facts["device"],
-        "wall_seconds": work.wall_seconds(),
         "autoencoder": reconstruction,
         "a_priori": prior,
         "latent_geometry": geometry,
         "a_posteriori": posterior,
         "settings": settings(config),
-        "versions": facts["versions"],
-        "data_checksum": facts["data_checksum"],
     }
-    np.savez_compressed(
-        work.path / "arrays.npz", **{name: np.float32(array) for name, array in (arrays | shown | more).items()}
-    )
-    with work.timed("report"):
-        report.write_report(work.path, results)
-    work.write_results(results | {"wall_seconds": work.wall_seconds()})
+    return results, {name: np.float32(array) for name, array in (arrays | shown | more).items()}
 
 
 def reconstruction_errors(dataset: Dataset, model: StochasticClosure, work: WorkDir) -> dict[str, Any]:

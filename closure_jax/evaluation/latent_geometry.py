@@ -16,10 +16,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from closure_jax.closure import Scaling, StochasticClosure
+from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import topology
 from closure_jax.latent import diffusion_potential
-from closure_jax.training.phases import in_blocks
 
 _JACOBIAN_POINTS = 4  # states at which the decoder is differentiated, fewer where there are few states
 _STATES_PER_POINT = 12

@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from closure_jax import build, closure, devices
+from closure_jax import closure, devices
+from closure_jax.config import build
 from closure_jax.data import batches
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.training import loop, shared, steps
 from closure_jax.training.regularisers import REGULARISERS
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
-
-_BLOCK = 256
 
 
 def train(
@@ -48,7 +47,7 @@ def train(
     }
     checkpoints.save(0, leaves)
     checkpoints.close()
-    return closure.assemble(config, leaves)
+    return build.assemble(config, leaves)
 
 
 def train_two_phase(
@@ -103,8 +102,8 @@ def train_joint(
     network, path = build.network(config), build.path(config)
     loss = steps.joint_loss(*build.autoencoder_pair(config), network, path, config.network.prediction, weights)
     keys = {name: build.run_key(config, name) for name in ("autoencoder_vorticity", "autoencoder_closure", "transport")}
-    params: dict[str, Any] = {field: closure.init_autoencoder(config, keys[f"autoencoder_{field}"]) for field in FIELDS}
-    params["network"] = closure.init_network(config, keys["transport"])
+    params: dict[str, Any] = {field: build.init_autoencoder(config, keys[f"autoencoder_{field}"]) for field in FIELDS}
+    params["network"] = build.init_network(config, keys["transport"])
     optimiser = build.optimiser(section)
     held_keys = jax.random.split(jax.random.key(config.seed), len(held["vorticity"]))
     held_loss = jax.jit(lambda params: devices.alone(loss)(params, held, held_keys))
@@ -174,7 +173,7 @@ def train_autoencoder(
     held = normalise(_evenly(dataset.fields(field, "validation"), config.training.validation_fields))
     encoder, decoder = build.autoencoder_pair(config)
     optimiser = build.optimiser(section)
-    params = closure.init_autoencoder(config, build.run_key(config, name))
+    params = build.init_autoencoder(config, build.run_key(config, name))
     if not jax.tree.leaves(params):
         print(f"{name}: nothing to train")
         return params
@@ -191,7 +190,7 @@ def train_autoencoder(
         return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), relative], axis=1)
 
     def validate(params):
-        loss, relative = np.mean(in_blocks(lambda block: errors(params, block), held), axis=0)
+        loss, relative = np.mean(batches.in_blocks(lambda block: errors(params, block), held), axis=0)
         return {"validation_loss": float(loss), "relative_error": float(relative)}
 
     def batch_at(step):
@@ -223,7 +222,7 @@ def train_transport(
     network, path, prediction = build.network(config), build.path(config), config.network.prediction
     loss = steps.transport_loss(network, path, prediction)
     optimiser = build.optimiser(section)
-    initial = TrainState.create(closure.init_network(config, build.run_key(config, "transport")), optimiser)
+    initial = TrainState.create(build.init_network(config, build.run_key(config, "transport")), optimiser)
     held_batch = {"condition": held["vorticity"], "target": held["closure"]}
     held_keys = jax.random.split(jax.random.key(config.seed), len(held["vorticity"]))
     validation_loss = jax.jit(lambda params: loss(params, held_batch, held_keys)[0])
@@ -254,19 +253,9 @@ def _evenly(values: np.ndarray, count: int) -> np.ndarray:
     return values[:: max(1, len(values) // count)]
 
 
-def in_blocks(function: Any, values: np.ndarray, size: int = _BLOCK) -> np.ndarray:
-    """function over blocks of the first axis, joined; the last block is padded, so that one program serves."""
-    size = min(size, len(values))
-    parts = []
-    for start in range(0, len(values), size):
-        first = min(start, len(values) - size)
-        parts.append(np.asarray(function(values[first : first + size]))[start - first :])
-    return np.concatenate(parts)
-
-
 def encode(config: ml_collections.ConfigDict, params: Any, field: str, dataset: Dataset, split: str) -> np.ndarray:
     """Latents (N, r, r, c) of all fields of a split, not standardised."""
     encoder, _ = build.autoencoder_pair(config)
     apply = jax.jit(encoder.apply)
     normalise = dataset.normalisation[field].apply
-    return in_blocks(lambda block: apply(params["encoder"], normalise(block)), dataset.fields(field, split))
+    return batches.in_blocks(lambda block: apply(params["encoder"], normalise(block)), dataset.fields(field, split))

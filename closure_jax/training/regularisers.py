@@ -17,7 +17,7 @@ import h5py
 import ml_collections
 import numpy as np
 
-from closure_jax import build
+from closure_jax.config import build
 from closure_jax.data.generate import exclusive
 from closure_jax.latent import diffusion_potential, geometry_aware, metric_preserving
 

@@ -10,8 +10,9 @@ import jax
 import ml_collections
 
 import closure_jax
-from closure_jax import build, devices
 from closure_jax import config as config_lib
+from closure_jax import devices
+from closure_jax.config import build
 from closure_jax.data.dataset import Dataset
 from closure_jax.data.generate import exclusive
 from closure_jax.training.regularisers import REGULARISERS

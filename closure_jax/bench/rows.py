@@ -1,0 +1,236 @@
+"""The rows of `./launch.sh bench`: programs at the published sizes and at those of fm_ga:small, on random parameters.
+
+`published` is fm_ga:paper, in physical space fm_physical:paper and for its 50 steps dm_physical:paper; `compact` is fm_ga:small.
+A call works on 16 float32 fields unless the row says otherwise. Parameters are random, since time does not depend on them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from closure_jax import closure, devices
+from closure_jax import config as config_lib
+from closure_jax.config import build
+from closure_jax.coupling import advance as advance_lib
+from closure_jax.coupling import draw
+from closure_jax.physics import flow as flow_lib
+from closure_jax.physics import noise as noise_lib
+from closure_jax.training import steps
+from closure_jax.training.state import TrainState
+
+FIELDS = 16
+_DNS_STEPS = 20  # in one call, so that starting a call does not count
+_HOLD = 5
+_GRADIENT_STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What one row measures.
+
+    Attributes:
+      function: pure; a call of it is timed. On several devices each calls it on its part and `devices.mean` is over all.
+      arguments: of the call.
+      split: by argument, whether its first axis is split over devices; the others are the same on each.
+      batch: fields, or members, of a call.
+      steps: solver steps in a call; the row's figures are of one.
+      carries: the first output takes the place of the first argument, whose buffers are reused, as a loop would do it.
+      unit: the program of one step, on which operations and bytes are counted; None: those of the call, over `steps`.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    split: tuple[bool, ...]
+    batch: int = FIELDS
+    steps: int = 1
+    carries: bool = False
+    unit: Callable[..., Any] | None = None
+
+
+# --- models on random parameters -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _config(name: str, preset: str) -> ml_collections.ConfigDict:
+    (file,) = config_lib.experiments([name])
+    return config_lib.load(f"{file}:{preset}")
+
+
+@functools.cache
+def _model(name: str, preset: str) -> closure.StochasticClosure:
+    config = _config(name, preset)
+    leaves = build.template_of(config)
+    unit = {"mean": np.float32(0), "std": np.float32(1)}
+    scalings = {scaling: dict(unit) for scaling in leaves["scalings"]}
+    return build.assemble(config, {"params": _random_parameters(leaves["params"]), "scalings": scalings})
+
+
+def _random_parameters(template: Any) -> Any:
+    """Normal numbers of a size that keeps activations near 1."""
+    generator = np.random.default_rng(0)
+
+    def draw(leaf: np.ndarray) -> np.ndarray:
+        fan_in = max(1, int(np.prod(leaf.shape[:-1])))
+        return (generator.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(leaf.dtype)
+
+    return jax.tree.map(draw, template)
+
+
+Made = tuple[ml_collections.ConfigDict, closure.StochasticClosure]
+
+
+def _made(name: str, preset: str) -> Callable[[], Made]:
+    return lambda: (_config(name, preset), _model(name, preset))
+
+
+_published, _compact = _made("fm_ga", "paper"), _made("fm_ga", "small")
+_physical, _physical_diffusion = _made("fm_physical", "paper"), _made("dm_physical", "paper")
+
+
+def _normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def _keys(count: int = FIELDS) -> jax.Array:
+    return jax.random.split(jax.random.key(2), count)
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _initial(config: ml_collections.ConfigDict, flow: flow_lib.KolmogorovFlow) -> jax.Array:
+    """Random initial vorticity_hat, (FIELDS, n, n // 2 + 1)."""
+    field = noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau)
+    return jax.jit(jax.vmap(field.sample_hat))(_keys())
+
+
+def _dns_step(resolution: int) -> Case:
+    """The stochastic solver with its exact closure."""
+    config = _config("fm_ga", "paper").copy_and_resolve_references()
+    config.flow.resolution = resolution
+    flow = build.solver_flow(config)
+    advance = advance_lib.advance(flow, flow_lib.exact_closure(flow.grid, build.noise(config, flow)), config.flow.dt)
+
+    def run(vorticity_hat, keys, count=_DNS_STEPS):
+        return advance(keys, vorticity_hat, 0, count), ()
+
+    arguments = (_initial(config, flow), _keys())
+    return Case(run, arguments, (True, True), steps=_DNS_STEPS, carries=True, unit=functools.partial(run, count=1))
+
+
+def _encode(made: Callable[[], Made]) -> Case:
+    config, model = made()
+    n = config.data.resolution
+    return Case(lambda model, vorticity: model.encode(vorticity), (model, _normal(FIELDS, n, n)), (False, True))
+
+
+def _decode(made: Callable[[], Made]) -> Case:
+    config, model = made()
+    latent = _normal(FIELDS, *build.latent_shape(config))
+    return Case(lambda model, latent: model.decode(latent), (model, latent), (False, True))
+
+
+def _network(made: Callable[[], Made]) -> Case:
+    """One call of the transport network, condition branch included."""
+    config, model = made()
+    state, condition = _normal(2, FIELDS, *build.latent_shape(config))
+    tau = np.linspace(0, 1, FIELDS, dtype=np.float32)
+    return Case(model.network.apply, (model.params["network"], state, tau, condition), (False, True, True, True))
+
+
+def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
+    """Encode, `sampler_steps` network calls, decode."""
+    config, model = made()
+    n = config.data.resolution
+    return Case(
+        lambda model, keys, vorticity: model.sample(keys, vorticity, sampler_steps),
+        (model, _keys(), _normal(FIELDS, n, n)),
+        (False, True, True),
+    )
+
+
+def _coupled(made: Callable[[], Made], sampler_steps: int) -> Case:
+    """The solver with a sample each `_HOLD` steps, held between."""
+    run, arguments = _coupled_run(made, sampler_steps)
+    return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, (False, True, True), steps=_HOLD)
+
+
+def _coupled_run(
+    made: Callable[[], Made], sampler_steps: int, remat: bool = False
+) -> tuple[Callable[..., jax.Array], tuple]:
+    """run(model, keys, vorticity_hat, steps) -> vorticity_hat, and its first three arguments."""
+    config, model = made()
+    flow, white_noise = build.stored_flow(config), config.evaluation.rollout_white_noise
+
+    def run(model, keys, vorticity_hat, count):
+        sampler = draw.model_sampler(model, sampler_steps, white_noise)
+        return advance_lib.advance(flow, sampler, config.flow.dt, _HOLD, remat)(keys, vorticity_hat, 0, count)
+
+    return run, (model, _keys(), _initial(config, flow))
+
+
+def _rollout_gradient() -> Case:
+    """Gradient, by the parameters of fm_ga:small, of the mean squared vorticity after `_GRADIENT_STEPS` coupled steps."""
+    run, (model, keys, state) = _coupled_run(_compact, 1, remat=True)
+
+    def loss(params, model, keys, state):
+        end = run(model.replace(params=params), keys, state, _GRADIENT_STEPS)
+        return jnp.mean(jnp.fft.irfft2(end) ** 2)
+
+    def gradient(*arguments):
+        return devices.mean(jax.grad(loss)(*arguments))
+
+    return Case(gradient, (model.params, model.replace(params={}), keys, state), (False, False, True, True))
+
+
+def _training(config_section: ml_collections.ConfigDict, loss: steps.Loss, params: Any, batch: dict) -> Case:
+    """One step of training: gradient, optimiser, moving average."""
+    optimiser = build.optimiser(config_section)
+    step = steps.make_train_step(loss, optimiser, config_section.ema_decay)
+    state = jax.jit(lambda params: TrainState.create(params, optimiser))(params)
+    size = len(batch["position"])
+    return Case(step, (state, batch, jax.random.key(3)), (False, True, False), batch=size, carries=True)
+
+
+def _train_step_latent(size: int = 100) -> Case:
+    config, model = _published()
+    condition, target = _normal(2, size, *build.latent_shape(config))
+    batch = {"condition": condition, "target": target, "position": np.arange(size)}
+    loss = steps.transport_loss(model.network, model.path, model.prediction)
+    return _training(config.transport, loss, model.params["network"], batch)
+
+
+def _train_step_autoencoder(size: int = 8) -> Case:
+    """Of reconstruction alone: what shapes the latent differs by experiment."""
+    config, model = _published()
+    n = config.data.resolution
+    batch = {"field": _normal(size, n, n), "position": np.arange(size)}
+    loss = steps.autoencoder_loss(model.encoder, model.decoder, None)
+    return _training(config.autoencoder, loss, model.params["vorticity"], batch)
+
+
+ROWS: dict[str, Callable[[], Case]] = {
+    "dns_step_64": lambda: _dns_step(64),
+    "dns_step_256": lambda: _dns_step(256),
+    "encode_published": lambda: _encode(_published),
+    "decode_published": lambda: _decode(_published),
+    "encode_compact": lambda: _encode(_compact),
+    "decode_compact": lambda: _decode(_compact),
+    "network_latent_published": lambda: _network(_published),
+    "network_physical_published": lambda: _network(_physical),
+    "train_step_latent_published": _train_step_latent,
+    "train_step_autoencoder_published": _train_step_autoencoder,
+    "sample_latent_1step_published": lambda: _sample(_published, 1),
+    "sample_latent_1step_compact": lambda: _sample(_compact, 1),
+    "sample_physical_50step_published": lambda: _sample(_physical_diffusion, 50),
+    "coupled_step_published": lambda: _coupled(_published, 2),
+    "coupled_step_compact": lambda: _coupled(_compact, 1),
+    "rollout_gradient": _rollout_gradient,
+}
+"""What is measured, by name, in the order of the table; a call makes the row's parameters and fields."""

@@ -1,0 +1,97 @@
+"""Many runs one after the other, each a process of its own: what sweeps and studies are made of."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import ml_collections
+
+from closure_jax import config as config_lib
+from closure_jax.errors import UserError
+from closure_jax.evaluation import evaluate
+from closure_jax.workdir import WorkDir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: an experiment's file at a preset, fields that are overridden (`field=value`), and its work directory."""
+
+    file: pathlib.Path
+    preset: str
+    overrides: tuple[str, ...]
+    folder: pathlib.Path
+
+    def config(self) -> ml_collections.ConfigDict:
+        """The resolved configuration.
+
+        Raises:
+          UserError: the experiment, the preset or an override is impossible.
+        """
+        config = config_lib.load(f"{self.file}:{self.preset}")
+        config_lib.override(config, self.overrides)
+        return config
+
+    def check(self) -> None:
+        """Raises UserError where the run is impossible, or its folder holds another one; nothing is written."""
+        WorkDir(self.folder).check(self.config())
+
+    def is_done(self) -> bool:
+        """Whether the folder holds this run's results."""
+        return self.folder.is_dir() and not evaluate.is_stale(self.config(), WorkDir(self.folder))
+
+    def start(self) -> int:
+        """Runs it, with its output passed through: the exit status."""
+        command = [sys.executable, "-P", "-m", "closure_jax", f"--config={self.file}:{self.preset}"]
+        command += [f"--workdir={self.folder}", *(f"--config.{text}" for text in self.overrides)]
+        return subprocess.run(command, check=False).returncode
+
+
+def default_preset() -> str:
+    """`paper` on an accelerator, `small` on a CPU; asked in a process of its own, which frees the device again."""
+    question = "from closure_jax import devices; print('paper' if devices.has_accelerator() else 'small')"
+    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=True)
+    return answer.stdout.split()[-1]
+
+
+def run_all(runs: Sequence[Run], label: str) -> list[Run]:
+    """Starts those runs that are not done, in order, and returns the ones that are done in the end.
+
+    A run that fails is told, and the next one starts; all are checked before the first starts.
+
+    Raises:
+      UserError: a run is impossible.
+      KeyboardInterrupt: the user stopped a run; the same command continues.
+    """
+    for run in runs:
+        run.check()
+    done = []
+    for number, run in enumerate(runs, start=1):
+        name = f"{label}: {number} of {len(runs)}, {run.folder.name}"
+        if run.is_done():
+            print(f"{name}: already done", flush=True)
+            done.append(run)
+            continue
+        print(f"{name}", flush=True)
+        start = time.perf_counter()
+        status = run.start()
+        if status == 130:
+            raise KeyboardInterrupt
+        if status == 0:
+            done.append(run)
+        minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+        how = "done" if status == 0 else f"FAILED with exit status {status}"
+        print(f"{name}: {how} after {minutes} min {seconds:02d} s", flush=True)
+    return done
+
+
+def missing(runs: Sequence[Run], done: Sequence[Run]) -> None:
+    """Raises UserError that names the runs which are not done, if any."""
+    failed = [run.folder.name for run in runs if run not in done]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}): their own lines say why; the same command tries"
+            " them again and keeps what is done"
+        )

@@ -1,0 +1,272 @@
+"""Finished runs beside each other: read, gathered over seeds, and asked for their figures.
+
+Reads what runs left in their work directories and computes no science of its own. Runs may be of older versions: what a file
+does not have, or has as null, is None here and a dash on the page.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from closure_jax.errors import UserError
+from closure_jax.pages.comparison.estimates import Estimate, interval, look_up, mean_curve, number
+
+PROCESSES = {
+    "flow_matching": "FM",
+    "diffusion": "DM",
+    "interpolant_gaussian": "SI Gaussian",
+    "interpolant_empirical": "SI empirical",
+}
+"""Short names of transport processes, in the order of tables; others stand for themselves, after these."""
+
+LATENTS = {"physical": "physical", "recon": "recon", "mp": "MP", "ga": "GA", "joint": "joint"}
+"""The same for latent spaces."""
+
+REGULARISED = ("mp", "ga", "joint")
+"""Latent spaces that are shaped by more than reconstruction."""
+
+STUDY_KINDS = ("data_efficiency",)
+_MOST_DETAILS = 3  # more differing fields than this make no name
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, config.json, results.json, and the arrays of arrays.npz (empty where there is none)."""
+
+    path: pathlib.Path
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Results of training on shares of the data: study.json's `points`, one for each latent, fraction and seed.
+
+    A point has latent, fraction (of the training trajectories), trajectories, seed, and measures as in results.json.
+    """
+
+    path: pathlib.Path
+    points: Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Runs that differ by their seed only, under the name that tables and figures give them."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def process(self) -> str:
+        """Transport process, as in the configuration."""
+        return str(look_up(self.runs[0].config, "transport", "process"))
+
+    @property
+    def latent(self) -> str:
+        """Latent space, as in the configuration."""
+        return str(look_up(self.runs[0].config, "latent", "kind"))
+
+    @property
+    def preset(self) -> str:
+        """Preset."""
+        return str(look_up(self.runs[0].config, "preset"))
+
+    @property
+    def device(self) -> str:
+        """What the runs were measured on."""
+        return str(look_up(self.runs[0].results, "device"))
+
+    def derived(self, measure: Callable[[Run], float | None]) -> Estimate | None:
+        """Estimate over seeds of what `measure` makes of a run."""
+        return interval([measure(run) for run in self.runs])
+
+    def estimate(self, *keys: str | int) -> Estimate | None:
+        """Estimate over seeds of the number at a path of results.json."""
+        return self.derived(lambda run: number(run.results, *keys))
+
+    def at(self, steps: int | None, measure: str) -> Estimate | None:
+        """Estimate of an a priori measure at a number of sampler steps."""
+        return None if steps is None else self.estimate("a_priori", "by_steps", str(steps), measure)
+
+    def curve(self, *keys: str | int) -> np.ndarray:
+        """Mean over seeds of a list of numbers in results.json; nan where none has one."""
+        lists = [look_up(run.results, *keys) for run in self.runs]
+        return mean_curve([np.array(values, dtype=float) for values in lists if isinstance(values, list)])
+
+    def array(self, name: str) -> np.ndarray:
+        """Mean over seeds of an array of arrays.npz; empty where none has it."""
+        return mean_curve([run.arrays[name] for run in self.runs if name in run.arrays])
+
+    @functools.cached_property
+    def steps(self) -> list[int]:
+        """Numbers of sampler steps that were measured, ascending."""
+        found = {
+            int(steps)
+            for run in self.runs
+            for steps, values in (look_up(run.results, "a_priori", "by_steps") or {}).items()
+            if steps.isdigit() and values
+        }
+        return sorted(found)
+
+    @functools.cached_property
+    def best_steps(self) -> int | None:
+        """The number of sampler steps with the least mean CRPS; None where no CRPS is known."""
+        scores = {steps: self.at(steps, "crps_ratio") for steps in self.steps}
+        known = {steps: score.mean for steps, score in scores.items() if score is not None}
+        return min(known, key=known.get) if known else None
+
+    def nearest_steps(self, steps: int) -> int | None:
+        """The measured number of sampler steps nearest to `steps` by ratio."""
+        return min(self.steps, key=lambda n: abs(math.log(n / steps))) if self.steps else None
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read(directories: Sequence[pathlib.Path]) -> tuple[list[Run], list[Study]]:
+    """The runs and studies that the folders hold; folders of earlier comparisons are passed over.
+
+    Raises:
+      UserError: no folder, one without a finished run or study, one given twice, or a file that can't be read.
+    """
+    runs, studies, seen = [], [], set()
+    for path in directories:
+        if not path.is_dir():
+            raise UserError(f"'{path}' is no folder: expected the work directory of a finished run")
+        if path.resolve() in seen:
+            raise UserError(f"'{path}' is given twice: expected each work directory once")
+        seen.add(path.resolve())
+        if (path / "compare.html").is_file() and not (path / "results.json").exists():
+            continue  # runs/* may hold an earlier comparison
+        if (path / "study.json").is_file():
+            studies.append(_study(path))
+        else:
+            runs.append(_run(path))
+    if not runs and not studies:
+        raise UserError("no work directory given: expected one or more, as in ./launch.sh compare runs/*")
+    return runs, studies
+
+
+def _run(path: pathlib.Path) -> Run:
+    if not (path / "results.json").is_file():
+        raise UserError(
+            f"'{path}' has no results.json: expected the work directory of a finished run; start its command again to"
+            " finish it"
+        )
+    results, config = _json(path / "results.json"), _json(path / "config.json")
+    try:
+        with np.load(path / "arrays.npz", allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name.startswith(("energy_", "noise_spectrum_"))}
+    except FileNotFoundError:
+        arrays = {}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{path / 'arrays.npz'}' can't be read ({error}): {_REMEDY}") from None
+    return Run(path, config, results, arrays)
+
+
+def _study(path: pathlib.Path) -> Study:
+    content = _json(path / "study.json")
+    kind, points = content.get("kind"), content.get("points")
+    if kind not in STUDY_KINDS:
+        raise UserError(f"'{path / 'study.json'}' is a study of kind {kind!r}: expected {', '.join(STUDY_KINDS)}")
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise UserError(f"'{path / 'study.json'}' has no list of points: expected a finished study; run it again")
+    return Study(path, points)
+
+
+_REMEDY = "expected it as a run leaves it; restore it, or evaluate again with --mode=evaluate"
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"'{file.parent}' has no {file.name}: expected the work directory of a finished run") from None
+    except ValueError as error:
+        raise UserError(f"'{file}' can't be read ({error}): {_REMEDY}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{file}' holds a {type(content).__name__}, expected an object: {_REMEDY}")
+    return content
+
+
+# --- gathering ---------------------------------------------------------------------------------------------------------
+
+
+def gather(runs: Sequence[Run]) -> list[Model]:
+    """Runs of one configuration but for the seed, on one device, as one model each, in the order of tables.
+
+    Names are process and latent space, with the preset where there are several, and with the fields by which two
+    configurations differ, or the folder, where that is not enough.
+
+    Raises:
+      UserError: two runs of the same configuration, seed and device.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        identity = {name: value for name, value in run.config.items() if name != "seed"}
+        key = json.dumps([identity, run.results.get("device")], sort_keys=True)
+        for other in groups.setdefault(key, []):
+            if other.config.get("seed") == run.config.get("seed"):
+                raise UserError(
+                    f"'{other.path}' and '{run.path}' have the same configuration and seed: expected seeds that differ;"
+                    " leave one out"
+                )
+        groups[key].append(run)
+    models = [Model("", tuple(sorted(group, key=lambda run: str(run.config.get("seed"))))) for group in groups.values()]
+    return [dataclasses.replace(model, name=name) for model, name in _names(sorted(models, key=_order))]
+
+
+def _order(model: Model) -> tuple:
+    """Preset, process, latent space: known ones first, in the order of their tables."""
+
+    def place(name: str, known: Mapping[str, str]) -> tuple[int, str]:
+        return (list(known).index(name) if name in known else len(known)), name
+
+    return model.preset, place(model.process, PROCESSES), place(model.latent, LATENTS), str(model.runs[0].path)
+
+
+def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
+    several = len({model.preset for model in models}) > 1
+    for model in models:
+        name = f"{PROCESSES.get(model.process, model.process)} {LATENTS.get(model.latent, model.latent)}"
+        name += f", {model.preset}" if several else ""
+        twins = [
+            other
+            for other in models
+            if (other.process, other.latent, other.preset) == (model.process, model.latent, model.preset)
+        ]
+        details = sorted({field for other in twins for field in different_fields(model, other)})
+        mine = flat(model.runs[0].config) | {"device": model.device}
+        text = ", ".join(f"{field} {mine.get(field)}" for field in details)
+        if len(details) > _MOST_DETAILS:
+            text = model.runs[0].path.name
+        yield model, f"{name} ({text})" if details else name
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted names."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
+
+
+def different_fields(model: Model, other: Model) -> list[str]:
+    """Fields, seed apart, by which two models' configurations or devices differ."""
+    mine, theirs = (flat(one.runs[0].config) | {"device": one.device} for one in (model, other))
+    return [field for field in mine | theirs if field != "seed" and mine.get(field) != theirs.get(field)]
+
+
+def twin(model: Model, models: Sequence[Model], process: str | None = None, latent: str | None = None) -> Model | None:
+    """The model of the same preset with another process or latent space; of several the one most like `model`."""
+    wanted = (process or model.process, latent or model.latent, model.preset)
+    found = [other for other in models if (other.process, other.latent, other.preset) == wanted]
+    return min(found, key=lambda other: len(different_fields(model, other)), default=None)

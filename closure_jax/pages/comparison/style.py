@@ -1,0 +1,100 @@
+"""How the figures of a comparison are drawn: colour is the process, line and marker the latent space; one legend outside."""
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
+
+from closure_jax.pages import drawing
+from closure_jax.pages.comparison.runs import PROCESSES, Model
+
+PROCESS_COLORS = dict(zip(PROCESSES, ("#1f83d6", "#d55e00", "#009e73", "#a34fb8"), strict=True))
+MORE_COLORS = ("#8c6d1f", "#d6336c", "#17a2b8", "#5f6b7a")
+LATENT_STYLES: dict[str, tuple[Any, str]] = {
+    "physical": ("-", "s"),
+    "recon": (":", "o"),
+    "mp": ("-.", "^"),
+    "ga": ("--", "D"),
+    "joint": ((0, (5, 1)), "P"),
+}
+OTHER_STYLE = ((0, (1, 1, 4, 1)), "X")
+LATENT_COLORS = {"recon": "#777777", "mp": "#009e73", "ga": "#1f83d6", "joint": "#d55e00", "physical": "#222222"}
+TRUTH = {"color": "#222222", "linewidth": 2.6, "marker": ""}
+REFERENCE = {"color": "#777777", "linewidth": 1.2, "linestyle": ":", "marker": ""}
+NO_CLOSURE = {"color": "#777777", "linewidth": 1.4, "linestyle": (0, (6, 3)), "marker": ""}
+_PALETTE = 256
+
+
+def small_png(function: Callable[..., Figure]) -> Callable[..., bytes]:
+    """As `drawing.png`, with a palette of colours: a third of the size, and no difference to be seen in curves."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any) -> bytes:
+        image = Image.open(io.BytesIO(drawing.png(function)(*args))).convert("RGB")
+        buffer = io.BytesIO()
+        image.quantize(_PALETTE, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        return buffer.getvalue()
+
+    return wrapped
+
+
+def model_styles(models: Sequence[Model]) -> dict[str, dict[str, Any]]:
+    """How each model is drawn, by name: a second one of a process and latent space has open markers and a thin line."""
+    unknown = [process for process in dict.fromkeys(model.process for model in models) if process not in PROCESSES]
+    colors = PROCESS_COLORS | {name: MORE_COLORS[i % len(MORE_COLORS)] for i, name in enumerate(unknown)}
+    styles: dict[str, dict[str, Any]] = {}
+    seen: set[tuple[str, str]] = set()
+    for model in models:
+        again = (model.process, model.latent) in seen
+        seen.add((model.process, model.latent))
+        line, marker = LATENT_STYLES.get(model.latent, OTHER_STYLE)
+        color = colors[model.process]
+        face = {"markerfacecolor": "white"} if again else {}
+        styles[model.name] = {"color": color, "linestyle": line, "marker": marker, "linewidth": 0.9 if again else 1.5}
+        styles[model.name] |= {"markersize": 4.5, "alpha": 0.9} | face
+    return styles
+
+
+def size_beside_legend(entries: int, width: float = drawing.WIDTH) -> tuple[float, float]:
+    """Size of a figure whose legend of so many entries stands to its right."""
+    return width, max(4.4, 0.2 * entries + 0.5)
+
+
+def legend_beside(figure: Figure, panels: Sequence[Axes], title: str | None = None) -> None:
+    """One legend for all panels, to their right."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        entries |= {name: line for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if not entries:
+        drawing.legend(panels[0])
+    else:
+        figure.legend(entries.values(), entries.keys(), loc="outside right center", handlelength=3.2, title=title)
+
+
+def sparse(style: dict[str, Any], count: int, place: int) -> dict[str, Any]:
+    """A style for curves of many points: about six markers, at other points for each curve."""
+    every = max(1, count // 6)
+    return style | {"markevery": (place % every, every)}
+
+
+def plain_log_ticks(axes: Axes, which: str) -> None:
+    """Ticks of a log axis of few decades at 1, 2, 5 of each, as plain numbers."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def cap(axes: Axes, over_best: float, floor: float | None = None) -> None:
+    """Cuts the axis of y at `over_best` times the least value drawn: what failed shall not press the rest together."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines] or [np.array([])])
+    values = values[np.isfinite(values) & (values > 0)]
+    if values.size:
+        low = min(values.min(), floor or np.inf)
+        axes.set_ylim(low / (1.1 if axes.get_yscale() == "log" else 1.02), min(1.1 * values.max(), over_best * low))

@@ -1,0 +1,271 @@
+"""The tables of a comparison that have a row for each model, and their forms as Markdown and CSV."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from closure_jax import config as config_lib
+from closure_jax.pages.comparison.estimates import Estimate, look_up, number
+from closure_jax.pages.comparison.runs import Model, Run, flat
+from closure_jax.pages.page import duration
+
+Cell = Estimate | str | int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: a sentence or two on how to read it, headings, rows; the last `notes` columns are text."""
+
+    intro: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: int = 0
+
+
+# --- a row for each model ----------------------------------------------------------------------------------------------
+
+
+def _last_spread_ratio(run: Run) -> float | None:
+    spread = number(run.results, "a_posteriori", "spread", -1)
+    truth = number(run.results, "a_posteriori", "spread_truth", -1)
+    return spread / truth if spread is not None and truth else None
+
+
+def _training_seconds(run: Run) -> float | None:
+    """Wall time of all phases but the simulation of data and the evaluation."""
+    seconds = look_up(run.results, "wall_seconds") or {}
+    parts = [number(seconds, phase) for phase in seconds if phase not in ("data", "a_priori", "a_posteriori", "report")]
+    return sum(part for part in parts if part is not None) or None
+
+
+def _mean_duration(model: Model) -> str | None:
+    seconds = model.derived(_training_seconds)
+    return duration(seconds.mean) if seconds else None
+
+
+def _each(model: Model, *keys: str) -> str | None:
+    """Different values of a text over the seeds."""
+    texts = [look_up(run.results, *keys) for run in model.runs]
+    return ", ".join(dict.fromkeys(str(text) for text in texts if text is not None)) or None
+
+
+def _command(model: Model) -> str:
+    """The experiment's command, with the fields that are not as its preset, process and latent space have them now."""
+    stored = model.runs[0].config
+    known: dict[str, Any] = {}
+    if model.preset in config_lib.PRESETS:
+        known = flat(config_lib.to_dict(config_lib.base(model.preset, model.process, model.latent)))
+    fields = {field: value for field, value in flat(stored).items() if field not in ("seed", "experiment", "preset")}
+    changes = [
+        f" --config.{field}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for field, value in fields.items()
+        if field in known and known[field] != value
+    ]
+    return f"./launch.sh experiments/{look_up(stored, 'experiment')}.py:{model.preset}" + "".join(changes)
+
+
+Column = tuple[str, Callable[[Model], Cell]]
+
+
+def _result(*keys: str | int) -> Callable[[Model], Cell]:
+    return lambda model: model.estimate(*keys)
+
+
+def _at(steps: int | None, measure: str) -> Callable[[Model], Cell]:
+    """A measure at a number of sampler steps; None: at the best number."""
+    return lambda model: model.at(steps or model.best_steps, measure)
+
+
+_COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
+    "A priori": (
+        "The closure sampled for single states. Best: the number of sampler steps with the least CRPS. Error / floor, "
+        "spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is that against the exact mean.",
+        (
+            ("seeds", lambda model: len(model.runs)),
+            ("best steps", lambda model: model.best_steps),
+            ("error / floor at 1 step", _at(1, "over_floor")),
+            ("at 10 steps", _at(10, "over_floor")),
+            ("at best", _at(None, "over_floor")),
+            ("excess error at best", _at(None, "excess_error")),
+            ("spread ratio at 1 step", _at(1, "spread_ratio")),
+            ("spread ratio at best", _at(None, "spread_ratio")),
+            ("CRPS / exact at 1 step", _at(1, "crps_ratio")),
+            ("CRPS / exact at best", _at(None, "crps_ratio")),
+        ),
+    ),
+    "Cost": (
+        "Milliseconds per sample, in a batch, at the best number of sampler steps, and split into encoding the condition, "
+        "sampling, and decoding; seconds of the coupled rollout per time unit. Times of different devices do not compare.",
+        (
+            ("best steps", lambda model: model.best_steps),
+            ("ms per sample", _at(None, "milliseconds_per_sample")),
+            ("encode", _result("a_priori", "milliseconds", "encode")),
+            ("sample", _at(None, "milliseconds_sampling")),
+            ("decode", _result("a_priori", "milliseconds", "decode")),
+            ("ms per sample at 1 step", _at(1, "milliseconds_per_sample")),
+            ("rollout, s per time unit", _result("a_posteriori", "seconds_per_time_unit")),
+            ("true system, s per time unit", _result("a_posteriori", "seconds_per_time_unit_truth")),
+            ("training", _mean_duration),
+        ),
+    ),
+    "A posteriori": (
+        "The closure inside the solver, at the last time of the rollout: error of the ensemble mean relative to the true "
+        "one, the solver alone, ensemble spread over the true spread (1 is perfect), share of rollouts without overflow.",
+        (
+            ("seeds", lambda model: len(model.runs)),
+            ("sampler steps", lambda model: look_up(model.runs[0].results, "a_posteriori", "sampler_steps")),
+            ("time units", _result("a_posteriori", "time", -1)),
+            ("error", _result("a_posteriori", "relative_error", -1)),
+            ("no closure", _result("a_posteriori", "relative_error_no_closure", -1)),
+            ("spread / true spread", lambda model: model.derived(_last_spread_ratio)),
+            ("CRPS", _result("a_posteriori", "crps", -1)),
+            ("finite fraction", _result("a_posteriori", "finite_fraction")),
+        ),
+    ),
+    "Provenance": (
+        "What the figures come from; the command gives them again, with --config.seed=N for other seeds.",
+        (
+            ("seeds", lambda model: ", ".join(str(look_up(run.config, "seed")) for run in model.runs)),
+            ("trained at revision", lambda model: _each(model, "trained_revision") or _each(model, "revision")),
+            ("judged at revision", lambda model: _each(model, "revision")),
+            ("device", lambda model: _each(model, "device")),
+            ("command", _command),
+        ),
+    ),
+}
+_TEXT_TABLES = ("Provenance",)
+
+MEASURES = {
+    "distance_correlation": "distance correlation",
+    "distance_rank_correlation": "rank correlation",
+    "distance_ratio_spread": "distance ratio spread",
+    "condition_number": "condition number",
+    "distortion": "distortion",
+    "trustworthiness": "trustworthiness",
+    "continuity": "continuity",
+}
+"""Measures of latent_geometry by field, and what tables and figures call them."""
+TOPOLOGY = {"bottleneck_h0": "bottleneck H0", "bottleneck_h1": "bottleneck H1"}
+"""Measures of latent_geometry.topology by field."""
+
+
+def model_tables(models: Sequence[Model]) -> dict[str, Table]:
+    """The tables that have a row for each model, by title."""
+    tables = {}
+    for title, (intro, columns) in _COLUMNS.items():
+        head = ("model", *(heading for heading, _ in columns))
+        rows = [(model.name, *(get(model) for _, get in columns)) for model in models]
+        tables[title] = Table(intro, head, rows, notes=len(columns) if title in _TEXT_TABLES else 0)
+    return tables
+
+
+def latent_table(models: Sequence[Model]) -> Table:
+    """Reconstruction and geometry of the latent spaces: a row for each model and field."""
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        for field, short in (("vorticity", "w"), ("closure", "H")):
+            cells = [model.estimate("autoencoder", field, "relative_error")]
+            cells += [model.estimate("latent_geometry", field, measure) for measure in MEASURES]
+            cells += [model.estimate("latent_geometry", "topology", field, measure) for measure in TOPOLOGY]
+            if field == "closure":
+                cells.append(model.estimate("latent_geometry", "conditional_smoothness"))
+                cells.append(model.estimate("a_priori", "path", "straightness"))
+            else:
+                cells += [None, None]
+            if any(cell is not None for cell in cells):
+                rows.append((model.name, short, *cells))
+    head = (
+        "model",
+        "field",
+        "reconstruction",
+        *MEASURES.values(),
+        *TOPOLOGY.values(),
+        "conditional smoothness",
+        "straightness",
+    )
+    intro = (
+        "What encoding does to a field's geometry. Correlations of pairwise distances, trustworthiness and continuity are 1 "
+        "for a perfect space; the spread of distance ratios and the distortion (deviation of the decoder's log singular "
+        "values) are 0 for one that keeps shapes up to scale; bottleneck distances between persistence diagrams are 0 where "
+        "the topology is kept. Conditional smoothness: how far H moves between neighbouring w in the latent space, over the "
+        "same in full space; under 1 the map is smoother there. Straightness of the sampler's path from source to sample: 1 "
+        "for a straight line, which one Euler step follows; the noise of an SDE counts."
+    )
+    return Table(intro, head, rows)
+
+
+def settings_table(models: Sequence[Model]) -> Table:
+    """All a priori measures at every number of sampler steps, and of other schedules where they were measured."""
+    measures = {
+        "over_floor": "error / floor",
+        "excess_error": "excess error",
+        "spread_ratio": "spread ratio",
+        "noise_spectrum_error": "noise spectrum error",
+        "crps_ratio": "CRPS / exact",
+        "milliseconds_per_sample": "ms per sample",
+    }
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        for schedule, path in _schedules(model):
+            for steps in sorted(int(text) for text in look_up(model.runs[0].results, *path) or {} if text.isdigit()):
+                cells = [model.estimate(*path, str(steps), measure) for measure in measures]
+                rows.append((model.name + schedule, steps, *cells))
+    return Table("Every measured setting.", ("model", "sampler steps", *measures.values()), rows)
+
+
+def _schedules(model: Model) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "", ("a_priori", "by_steps")
+    for name in look_up(model.runs[0].results, "a_priori", "by_schedule") or {}:
+        yield f", {name} times", ("a_priori", "by_schedule", name)
+
+
+# --- forms -------------------------------------------------------------------------------------------------------------
+
+
+def cell_text(cell: Any, seeds: int = 0) -> str:
+    """A cell as plain text, a dash where it is missing; with its own number of seeds where that is not the row's."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, Estimate) and seeds > 1 and cell.count not in (0, seeds):
+        return f"{cell} ({cell.count} seed{'s' if cell.count > 1 else ''})"
+    return str(cell)
+
+
+def text_rows(table: Table) -> list[list[str]]:
+    """The rows as text."""
+    counts = [[cell.count for cell in row if isinstance(cell, Estimate)] for row in table.rows]
+    return [
+        [cell_text(cell, max(count, default=0)) for cell in row] for row, count in zip(table.rows, counts, strict=True)
+    ]
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, numbers to the right."""
+    aligned = ["---", *["---:"] * (len(table.head) - 1 - table.notes), *["---"] * table.notes]
+    lines = [table.head, aligned, *text_rows(table)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def to_csv(models: Sequence[Model]) -> str:
+    """All tables with a row for each model in one: each estimate as mean, half width of its interval, and seeds."""
+    tables = model_tables(models)
+    head, rows = ["model"], [[model.name] for model in models]
+    for title, table in tables.items():
+        for place, heading in enumerate(table.head[1:], start=1):
+            column = [row[place] for row in table.rows]
+            wide = any(isinstance(cell, Estimate) for cell in column)
+            name = f"{title}: {heading}"
+            head += [name, f"{name}, half width", f"{name}, seeds"] if wide else [name]
+            for row, cell in zip(rows, column, strict=True):
+                row += _plain(cell) if wide else ["" if cell is None else cell]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
+    return buffer.getvalue()
+
+
+def _plain(cell: Cell) -> list[Any]:
+    if not isinstance(cell, Estimate):
+        return ["" if cell is None else cell, "", ""]
+    return [cell.mean, "" if cell.half_width is None else cell.half_width, cell.count]

@@ -1,0 +1,110 @@
+"""Orbax checkpoints of a phase: the only module that says orbax."""
+
+import functools
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from closure_jax import devices
+from closure_jax.errors import UserError
+
+
+@functools.cache
+def _drop_late_complaints() -> None:
+    """Keeps quiet what says nothing new: after a failed read, the storage library's threads report to an event loop that has
+    ended, now or long after, each with a traceback."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+class Checkpoints:
+    """Orbax checkpoints of one phase, saved in the background; the newest two are kept.
+
+    Trees are whole and on the host, so process 0 alone saves, and each process restores by itself: Orbax is told of no
+    other process.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._folder = path.absolute(), path.parent.parent
+        self._manager: ocp.CheckpointManager | None = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            own = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2,
+                create=jax.process_count() == 1,
+                enable_async_checkpointing=True,
+                read_only=not devices.is_main(),
+                multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
+            )
+            self._manager = ocp.CheckpointManager(self._path, options=options)
+        return self._manager
+
+    def latest(self) -> int | None:
+        """Newest finished step, or None."""
+        return self._open().latest_step() if self._path.is_dir() else None
+
+    def require(self) -> int:
+        """Newest finished step.
+
+        Raises:
+          UserError: there is none.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(
+                f"'{self._path.name}' has no checkpoint in '{self._folder}': expected a run that has ended; train it"
+            )
+        return step
+
+    def save(self, step: int, tree: Any) -> None:
+        """Copies the tree to the host and writes it in the background; on process 0, others do nothing."""
+        if not devices.is_main():
+            return
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
+
+    def restore(self, template: Any) -> Any:
+        """The newest tree, as numpy arrays in the structure of `template`: independent of the devices that saved it.
+
+        Raises:
+          UserError: there is none, or its structure is another.
+        """
+        step = self.require()
+        like = jax.device_get(template)
+        _drop_late_complaints()
+        try:
+            tree = self._open().restore(step, args=ocp.args.StandardRestore(like))
+            shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
+            different = [pair for pair in shapes if pair[0] != pair[1]]
+            if different:
+                raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
+        except (ValueError, KeyError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
+                " delete that step's folder to go on from an earlier one"
+            ) from None
+        return tree
+
+    def close(self) -> None:
+        """Waits for writes in the background."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self._manager.close()
+            self._manager = None

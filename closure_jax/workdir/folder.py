@@ -1,0 +1,191 @@
+"""What a run leaves, a folder: resolved configuration, metrics, checkpoints, results.
+
+A work directory holds config.json (nested), provenance.json (versions, device, revision, data checksum), metrics.jsonl,
+tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html and, written last,
+results.json.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from closure_jax import config as config_lib
+from closure_jax import devices
+from closure_jax.errors import UserError
+from closure_jax.workdir import records as records_lib
+from closure_jax.workdir.checkpoints import Checkpoints
+from closure_jax.workdir.records import MetricsLog
+from closure_jax.workdir.strict import write_json
+
+# Fields that may differ when a work directory is used again: they change what is judged, not what was trained.
+FREE_FIELDS = ("evaluation.", "sampler.", "training.log_every", "data.chunk")
+
+
+class WorkDir:
+    """A run's folder. `open` makes it or checks that it belongs to the same configuration."""
+
+    def __init__(self, path: pathlib.Path | str):
+        self.path = pathlib.Path(path)
+
+    def config(self) -> ml_collections.ConfigDict:
+        """The resolved configuration of the run.
+
+        Raises:
+          UserError: the folder holds none.
+        """
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise UserError(f"work directory '{self.path}' has no config.json: expected the folder of a run")
+        try:
+            return config_lib.from_dict(json.loads(file.read_text()))
+        except (ValueError, UserError) as error:
+            raise UserError(
+                f"'{file}' is spoilt ({error}): expected it as it was; restore it, or take another --workdir"
+            ) from None
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Raises UserError where the folder holds a run of another configuration; writes nothing."""
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} can't be used ({error.strerror}): expected a folder of yours"
+            ) from None
+        if is_file:
+            raise UserError(f"--workdir={self.path} is a file: expected a folder")
+        if not (self.path / "config.json").exists():
+            return
+        stored = dict(config_lib.fields(self.config()))
+        for field, value in config_lib.fields(config):
+            if not field.startswith(FREE_FIELDS) and stored[field] != value:
+                raise UserError(
+                    f"work directory '{self.path}' holds a run with {field} = {stored[field]!r}, asked for {value!r}:"
+                    " give another --workdir, or delete that one"
+                )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second run out of the folder, which it makes; process 0 holds it for all processes of this one.
+
+        Raises:
+          UserError: another run holds it, or the folder can't be written.
+        """
+        with contextlib.ExitStack() as stack:
+            devices.on_main(lambda: self._hold(stack))
+            yield
+
+    def _hold(self, stack: contextlib.ExitStack) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = open(self.path / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
+            ) from None
+        stack.enter_context(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"work directory '{self.path}' is in use by another process: wait or give another"
+            ) from None
+
+    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
+        """Writes config.json and provenance.json."""
+        write_json(self.path / "config.json", config_lib.to_dict(config))
+        write_json(self.path / "provenance.json", provenance)
+
+    def provenance(self) -> dict[str, Any]:
+        """What `write_config` was last given; empty for a new folder."""
+        file = self.path / "provenance.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    # --- wall time -------------------------------------------------------------------------------------------------
+
+    def wall_seconds(self) -> dict[str, float]:
+        """Seconds spent by phase, over all starts of the run."""
+        file = self.path / "wall_seconds.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def write_wall_seconds(self, spent: dict[str, float]) -> None:
+        """Replaces the record of `wall_seconds`."""
+        write_json(self.path / "wall_seconds.json", spent)
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the block's wall time to its phase, also when it ends in an error."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.wall_seconds()
+            spent[phase] = spent.get(phase, 0.0) + time.perf_counter() - start
+            self.write_wall_seconds(spent)
+
+    # --- metrics ---------------------------------------------------------------------------------------------------
+
+    def metrics(self, phase: str, start: int) -> MetricsLog:
+        """A log of `phase` that continues after step `start`: later lines of an interrupted run are cut."""
+        return MetricsLog(self.path, phase, start)
+
+    def records(self, phase: str) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that belong to `phase`."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return [record for record in map(records_lib.parse, lines) if record is not None and record["phase"] == phase]
+
+    def results(self) -> dict[str, Any] | None:
+        """results.json, or None."""
+        file = self.path / "results.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Writes results.json, whole."""
+        write_json(self.path / "results.json", results)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoints(self, phase: str) -> Checkpoints:
+        """The checkpoints of a phase."""
+        return Checkpoints(self.path / "checkpoints" / phase)
+
+    def has_begun(self, phase: str) -> bool:
+        """Whether there is a checkpoint of the phase."""
+        checkpoints = self.checkpoints(phase)
+        try:
+            return checkpoints.latest() is not None
+        finally:
+            checkpoints.close()
+
+    def export_phase(self, phase: str, folder: pathlib.Path, facts: dict[str, Any]) -> None:
+        """Copies the newest checkpoint and the records of a finished phase to `folder`, aside and renamed."""
+        checkpoints = self.checkpoints(phase)
+        step = str(checkpoints.require())
+        checkpoints.close()
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.path / "checkpoints" / phase / step, partial / "checkpoint" / step)
+        write_json(partial / "records.json", self.records(phase))
+        write_json(partial / "trained_by.json", facts)
+        os.replace(partial, folder)
+
+    def import_phase(self, phase: str, folder: pathlib.Path) -> None:
+        """The inverse: the phase is then as if this run had trained it."""
+        log = self.metrics(phase, 0)
+        for record in json.loads((folder / "records.json").read_text()):
+            log.write(record["step"], {name: v for name, v in record.items() if name not in ("phase", "step")})
+        log.close()
+        target = self.path / "checkpoints" / phase
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder / "checkpoint", partial)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
