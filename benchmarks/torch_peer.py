@@ -8,7 +8,7 @@ irfft2, both branches of the network in each sampler step, zero padding in convo
 Noise of variance kappa = 10 is drawn as the published program does after Lord, Powell and Shardlow's Alg. 10.6: the sum of ten
 draws. Rows `_one_draw` take one draw, scaled, which has the same law and is what closure_jax does.
 
-Rows are named as in closure_jax/benchmarks.py and measured alike; parameters are those that PyTorch initialises. Imports nothing
+Rows are named as in closure_jax/bench/rows.py and measured alike; parameters are those that PyTorch initialises. Imports nothing
 of closure_jax, so that the two need not share an environment.
 """
 

@@ -3,44 +3,60 @@
 Encode the vorticity, sample the closure's latent with the transport network, decode. Pure: jit, vmap, grad and scan work.
 """
 
+import operator
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
 
 import closure_jax
-from closure_jax.transport import losses, samplers
-from closure_jax.transport.paths import Path
+from closure_jax.errors import UserError, check
+from closure_jax.transport.base import Field, Noise, Steps, Transport
+
+Fields = Float[Array | np.ndarray, "batch n n"]
+"""Vorticity or closure in physical units."""
 
 
 @flax.struct.dataclass
 class Scaling:
-    """Mean and standard deviation that take a quantity to mean 0 and variance 1; scalars."""
+    """Mean and standard deviation that take a quantity to mean 0 and variance 1; scalars.
 
-    mean: jax.Array
-    std: jax.Array
+    Attributes:
+      mean, std: arrays; inside jax, what stands for one.
+    """
 
-    def apply(self, x: jax.Array) -> jax.Array:
-        """To standard scale."""
-        return (x - self.mean) / self.std
+    mean: Any
+    std: Any
 
-    def invert(self, x: jax.Array) -> jax.Array:
-        """Back."""
-        return x * self.std + self.mean
+    def apply(self, x: ArrayLike) -> jax.Array:
+        """To mean 0 and variance 1."""
+        return (jnp.asarray(x) - self.mean) / self.std
+
+    def invert(self, x: ArrayLike) -> jax.Array:
+        """To the original mean and variance, the inverse of `apply`."""
+        return jnp.asarray(x) * self.std + self.mean
 
 
 @flax.struct.dataclass
 class StochasticClosure:
     """A trained closure: a pytree whose leaves are parameters and scalings, so it passes through jit as an argument.
 
+    Methods that take a number of sampler steps use the attribute `steps` where it is None. It has to be static where noise of an
+    SDE is drawn; `draw` and `sample_latent` take a traced one too. Wrong shapes, types and steps raise UserError.
+
     Attributes:
       params: {"vorticity": {"encoder"}, "closure": {"encoder", "decoder"}, "network"}; vorticity has a decoder too.
       scalings: {"vorticity", "closure"} of fields and {"latent_vorticity", "latent_closure"} of latents.
-      encoder, decoder, network, path, prediction: modules and process; see `build`.
+      encoder, decoder, network: modules.
+      transport: how the network makes samples.
       steps: sampler steps used when a call names none.
+      resolution: n of the fields, (batch, n, n).
     """
 
     params: dict[str, Any]
@@ -48,65 +64,136 @@ class StochasticClosure:
     encoder: nn.Module = flax.struct.field(pytree_node=False)
     decoder: nn.Module = flax.struct.field(pytree_node=False)
     network: nn.Module = flax.struct.field(pytree_node=False)
-    path: Path = flax.struct.field(pytree_node=False)
-    prediction: str = flax.struct.field(pytree_node=False)
+    transport: Transport = flax.struct.field(pytree_node=False)
     steps: int = flax.struct.field(pytree_node=False)
+    resolution: int = flax.struct.field(pytree_node=False)
+
+    if TYPE_CHECKING:  # flax adds it, and its types don't say so
+
+        def replace(self, **updates: Any) -> Self:
+            """The same closure with other values of some attributes."""
+            ...
 
     @classmethod
     def load(cls, directory: str | pathlib.Path) -> "StochasticClosure":
         """`closure_jax.load`: the closure that a finished run left in its work directory."""
         return closure_jax.load(directory)
 
-    def __call__(self, key: jax.Array, vorticity: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
-        """One sample of H for each field.
+    def __call__(self, key: Key[Array, ""], vorticity: Fields, steps: Steps | None = None) -> Float[Array, "batch n n"]:
+        """One sample of H for each field, both in physical units; field i draws from fold_in(key, i)."""
+        self._check_field("vorticity", vorticity)
+        return self.sample(jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(vorticity))), vorticity, steps)
 
-        Args:
-          key: random key of the call; field i draws from fold_in(key, i).
-          vorticity: (batch, n, n), physical units.
-          steps: sampler steps; the configured number if None.
-        Returns:
-          (batch, n, n), physical units.
-        """
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(vorticity.shape[0]))
-        return self.sample(keys, vorticity, steps)
+    def sample(
+        self, keys: Key[Array, " batch"], vorticity: Fields, steps: Steps | None = None
+    ) -> Float[Array, "batch n n"]:
+        """As a call, with one key for each field: what an ensemble uses. Equals draw(noise(keys, ...), ...)."""
+        condition = self.encode(vorticity)
+        return self.decode(self.sample_latent(self.latent_noise(keys, condition, steps), condition, steps))
 
-    def sample(self, keys: jax.Array, vorticity: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
-        """As a call, with one key for each field, (batch,): what an ensemble uses."""
-        return self.decode(self.sample_latent(keys, self.encode(vorticity), steps))
+    def noise(self, keys: Key[Array, " batch"], vorticity: Fields, steps: Steps | None = None) -> Noise:
+        """All random numbers of a sample of H for each field, standard normal; one key for each field."""
+        return self._noise(keys, jax.eval_shape(self.encode, vorticity).shape, steps)
 
-    def encode(self, vorticity: jax.Array) -> jax.Array:
-        """(batch, n, n) -> standardised latent of the vorticity, the condition (batch, r, r, c)."""
-        latent = self.encoder.apply(self.params["vorticity"]["encoder"], self.scalings["vorticity"].apply(vorticity))
+    def draw(self, noise: Noise, vorticity: Fields, steps: Steps | None = None) -> Float[Array, "batch n n"]:
+        """The sample of H that the noise stands for, for each field; `steps` at most those that the noise was drawn for."""
+        return self.decode(self.sample_latent(noise, self.encode(vorticity), steps))
+
+    def mean(self, vorticity: Fields) -> Float[Array, "batch n n"] | None:
+        """E[H | vorticity] where it has a known price; None, since this closure has samples only."""
+        return None
+
+    def encode(self, vorticity: Fields) -> Float[Array, "batch r r c"]:
+        """Standardised latent of the vorticity, which is the transport's condition."""
+        self._check_field("vorticity", vorticity)
+        latent = apply(self.encoder, self.params["vorticity"]["encoder"], self.scalings["vorticity"].apply(vorticity))
         return self.scalings["latent_vorticity"].apply(latent)
 
-    def sample_latent(self, keys: jax.Array, condition: jax.Array, steps: int | jax.Array | None = None) -> jax.Array:
-        """Condition (batch, r, r, c) -> one standardised latent of the closure each."""
-        drift = bind_drift(self.network, self.path, self.prediction, self.params["network"], condition)
-        return samplers.sample(self.path, drift, keys, condition, self.steps if steps is None else steps)
+    def bind(self, condition: Float[Array, "batch r r c"]) -> Field:
+        """The network with its condition branch run."""
+        return bind(self.network, self.params["network"], condition)
 
-    def trajectory(self, keys: jax.Array, condition: jax.Array, steps: int) -> jax.Array:
-        """As `sample_latent`, with every state on the way: (steps + 1, batch, r, r, c), the source first."""
-        drift = bind_drift(self.network, self.path, self.prediction, self.params["network"], condition)
-        return samplers.trajectory(self.path, drift, keys, condition, steps)
+    def latent_noise(
+        self, keys: Key[Array, " batch"], condition: Float[Array, "batch r r c"], steps: Steps | None = None
+    ) -> Noise:
+        """As `noise`; of the condition only the shape counts."""
+        return self._noise(keys, condition.shape, steps)
 
-    def decode(self, latent: jax.Array) -> jax.Array:
-        """Standardised latent of the closure -> (batch, n, n), physical units."""
+    def sample_latent(
+        self, noise: Noise, condition: Float[Array, "batch r r c"], steps: Steps | None = None
+    ) -> Float[Array, "batch r r c"]:
+        """One standardised latent of the closure for each condition."""
+        self._check_noise(noise, condition)
+        return self.transport.sample(self.bind(condition), noise, condition, self._number(steps))
+
+    def trajectory(
+        self, noise: Noise, condition: Float[Array, "batch r r c"], steps: int | None = None
+    ) -> Float[Array, "states batch r r c"]:
+        """As `sample_latent`, with every state on the way: steps + 1 of them, the source first."""
+        self._check_noise(noise, condition)
+        number = self._number(steps)
+        if not isinstance(number, int):
+            raise UserError(
+                "steps: expected a static number of sampler steps for a trajectory, since its length depends on it"
+            )
+        return self.transport.trajectory(self.bind(condition), noise, condition, number)
+
+    def decode(self, latent: Float[Array, "batch r r c"]) -> Float[Array, "batch n n"]:
+        """The closure in physical units from its standardised latent."""
         latent = self.scalings["latent_closure"].invert(latent)
-        return self.scalings["closure"].invert(self.decoder.apply(self.params["closure"]["decoder"], latent))
+        return self.scalings["closure"].invert(apply(self.decoder, self.params["closure"]["decoder"], latent))
 
-    def reconstruct(self, field: str, values: jax.Array) -> jax.Array:
-        """Encoded and decoded fields; `field` is 'vorticity' or 'closure', `values` (batch, n, n) in physical units."""
-        scaled = self.scalings[field].apply(values)
-        latent = self.encoder.apply(self.params[field]["encoder"], scaled)
-        return self.scalings[field].invert(self.decoder.apply(self.params[field]["decoder"], latent))
+    def reconstruct(self, field: str, values: Fields) -> Float[Array, "batch n n"]:
+        """Encoded and decoded fields in physical units; `field` is 'vorticity' or 'closure'."""
+        self._check_field(field, values)
+        latent = apply(self.encoder, self.params[field]["encoder"], self.scalings[field].apply(values))
+        return self.scalings[field].invert(apply(self.decoder, self.params[field]["decoder"], latent))
+
+    def _noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps | None) -> Noise:
+        check(keys.shape[0] == shape[0], f"{keys.shape[0]} keys for {shape[0]} fields: expected one for each field")
+        return self.transport.noise(keys, shape[1:], self._number(steps))
+
+    def _check_field(self, name: str, values: Fields) -> None:
+        n, shape = self.resolution, jnp.shape(values)
+        check(
+            len(shape) == 3 and shape[1:] == (n, n),
+            f"{name} of shape {shape}: expected (batch, {n}, {n}); one field is {name}[None]",
+        )
+        dtype = jnp.result_type(values)
+        check(jnp.issubdtype(dtype, jnp.floating), f"{name} of type {dtype}: expected real floating-point numbers")
+
+    def _check_noise(self, noise: Noise, condition: jax.Array) -> None:
+        counts = {leaf.shape[0] for leaf in jax.tree.leaves(noise)}
+        count = condition.shape[0]
+        check(
+            counts <= {count},
+            f"noise of {min(counts, default=0)} samples for {count} fields: expected one for each field",
+        )
+
+    def _number(self, steps: Steps | None) -> Steps:
+        """The number of sampler steps that is meant, checked where it is known."""
+        steps = self.steps if steps is None else steps
+        try:
+            number = operator.index(steps)
+        except TypeError:  # among others of a traced number
+            if isinstance(steps, jax.Array) and jnp.issubdtype(steps.dtype, jnp.integer):
+                return steps
+            raise UserError(f"steps={steps}: expected a whole number of sampler steps") from None
+        check(number >= 1, f"steps={number}: expected at least 1 sampler step")
+        return number
 
 
-def bind_drift(network: nn.Module, path: Path, prediction: str, params: Any, condition: jax.Array) -> losses.Drift:
-    """The network as a drift (x_tau, tau) -> target, with the condition branch already run."""
-    features = network.apply(params, condition, method="encode_condition")
+def bind(network: nn.Module, params: Any, condition: Float[Array, "batch r r c"]) -> Field:
+    """The network with its condition branch run: field(x, *times), as a transport takes it."""
+    features = apply(network, params, condition, method="encode_condition")
 
-    def drift(x_tau: jax.Array, tau: jax.Array) -> jax.Array:
-        output = network.apply(params, path.network_input(x_tau, tau), tau, features, method="velocity")
-        return path.target_from_output(output, x_tau, tau, prediction)
+    def field(x: Float[Array, "batch r r c"], *times: Float[Array, " batch"]) -> Float[Array, "batch r r c"]:
+        return apply(network, params, x, features, *times, method="velocity")
 
-    return drift
+    return field
+
+
+def apply(module: nn.Module, params: Any, *arguments: Any, method: str | None = None) -> jax.Array:
+    """What a module makes of arrays; no collection of it is mutable."""
+    output = module.apply(params, *arguments, method=method)
+    return output  # type: ignore[return-value]  # a tuple only where a call makes collections mutable

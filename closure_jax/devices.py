@@ -1,6 +1,6 @@
-"""The only room that says pmap: hosts, devices, replication, and the split of a batch over them.
+"""Hosts and devices: which process writes, what is replicated, how a batch is split. No other module maps over devices.
 
-One process a host, or one a device; every process runs the same program. Process 0 alone writes files and speaks.
+There is one process for each host, or one for each device; all run the same program. Process 0 alone writes files and prints.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _PATIENCE = 7 * 24 * 3600 * 1000  # ms; a process that dies ends the others long before, by its missing heartbeat
 _turns = itertools.count()  # the same on every process, since all run the same program
-_inside = False  # within `on_main` or `main_first`, where the processes part ways
+_inside = False  # within `on_main` or `main_first`, where only some of the processes are at work
 
 
 def start() -> None:
@@ -107,7 +107,7 @@ def _on_tpu(environment: Mapping[str, str]) -> bool:
 
 
 def is_main() -> bool:
-    """Whether this is process 0, which writes files and speaks."""
+    """Whether this is process 0, which writes files and prints."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
@@ -184,7 +184,7 @@ def barrier() -> None:
 # --- devices -------------------------------------------------------------------------------------------------------------
 
 
-def _all() -> list[jax.Device]:
+def _all() -> list[Any]:  # of jax.Device, which jax's types leave open
     """Every device of the job, process by process: the order of the mapped axis and of a global batch."""
     return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
 

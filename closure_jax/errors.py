@@ -1,4 +1,7 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and the checks that raise it."""
+
+import math
+from typing import Any
 
 
 class UserError(Exception):
@@ -6,3 +9,36 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit status 2.
     """
+
+
+def check(holds: bool, message: str) -> None:
+    """Raises UserError with the message where a rule does not hold.
+
+    In the `__post_init__` of a piece the message begins with `FIELD=VALUE: expected`; the configuration puts
+    `--config.SECTION.` before it.
+    """
+    if not holds:
+        raise UserError(message)
+
+
+def finite(piece: Any, *fields: str) -> None:
+    """Raises UserError where one of the piece's fields is not a finite number."""
+    for field in fields:
+        value = getattr(piece, field)
+        check(math.isfinite(value), f"{field}={value}: expected a finite number")
+
+
+def positive(piece: Any, *fields: str) -> None:
+    """Raises UserError where one of the piece's fields is not a finite number above 0."""
+    finite(piece, *fields)
+    for field in fields:
+        value = getattr(piece, field)
+        check(value > 0, f"{field}={value}: expected a number above 0")
+
+
+def not_negative(piece: Any, *fields: str) -> None:
+    """Raises UserError where one of the piece's fields is not a finite number, or is below 0."""
+    finite(piece, *fields)
+    for field in fields:
+        value = getattr(piece, field)
+        check(value >= 0, f"{field}={value}: expected a number that is not negative")

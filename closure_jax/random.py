@@ -1,12 +1,60 @@
-"""Random draws, on the form that XLA compiles fast."""
+"""Random draws: streams of keys by name, and forms of a draw that XLA compiles fast."""
 
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+STREAMS = {
+    "initialise": "first parameters of a phase of training",
+    "train": "draws of a phase of training: step, then the example's place in the global batch",
+    "validate": "draws of a phase's validation: number of the held-out example",
+    "samples": "a priori samples: state, then sample",
+    "timing": "samples that are drawn to be timed",
+    "true_ensemble": "the truth of rollouts: member",
+    "model_ensemble": "the model's rollouts: member",
+    "baseline": "rollouts of the baselines: member",
+    "coupling": "what a coupling rule is fitted with",
+    "demo_start": "the state that the demo starts from",
+    "demo_true": "the demo's true ensemble: member",
+    "demo_model": "the demo's model ensemble: member",
+}
+"""What draws random numbers, by name: every draw of the package belongs to one of these, or to `trajectory`."""
+
+TRAJECTORY = "trajectory"
+"""The data's own stream: trajectory i has the key fold_in(key(seed), i), as in every data file that exists."""
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def stream(seed: int, name: str, *parts: int | str) -> jax.Array:
+    """The key of a stream, or of a part of it.
+
+    Args:
+      seed: of the run; of the data for trajectories.
+      name: in `STREAMS`, or `TRAJECTORY`.
+      *parts: numbers, or names such as a phase's, that lead to a part of the stream.
+    Returns:
+      A key; keys of different names or parts have nothing in common.
+    Raises:
+      KeyError: no such stream.
+    """
+    key = jax.random.key(seed)
+    if name != TRAJECTORY:
+        if name not in STREAMS:
+            raise KeyError(f"stream '{name}': expected one of {', '.join(STREAMS)}")
+        key = jax.random.fold_in(key, _number(name))
+    for part in parts:
+        key = jax.random.fold_in(key, _number(part) if isinstance(part, str) else part)
+    return key
+
+
+def _number(name: str) -> int:
+    """A number of a name, the same everywhere: above 2^31, which no trajectory, step or member reaches."""
+    return zlib.crc32(name.encode()) | 2**31
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """`jax.random.normal`, the same numbers: drawn flat and reshaped.
 
     Under vmap on a CPU, XLA needs 5 s to compile a draw of several axes and 0.2 s for a flat one (jax 0.10.2).
@@ -14,6 +62,6 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float3
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
-def lecun_normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def lecun_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Initialiser of kernels (..., inputs, outputs): normal, variance 1 / (inputs of one output)."""
     return normal(key, shape, dtype) * math.prod(shape[:-1]) ** -0.5

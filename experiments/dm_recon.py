@@ -7,9 +7,15 @@ Run at tiny only so far.
 
 import ml_collections
 
-from closure_jax import config as config_lib
+from closure_jax.config import base, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration of this process in this space, at a preset."""
-    return config_lib.base(preset, process="diffusion", latent="recon")
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "recon")
+    use(config, "transport", "diffusion", t_max=0.5)
+    config.evaluation.rollout_sampler_steps = 10
+    if preset == "paper":
+        config.transport.steps = 81_000
+    return config

@@ -8,9 +8,12 @@ exact one at 10 sampler steps; rollout error 0.016 after 10 time units, 1.05 wit
 
 import ml_collections
 
-from closure_jax import config as config_lib
+from closure_jax.config import base, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration of this process in this space, at a preset."""
-    return config_lib.base(preset, process="flow_matching", latent="ga")
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "ga", weight=1e-3, zeta=1.0, scale="neighbourhood", knn=10, diffusion_time=10)
+    use(config, "transport", "flow_matching")
+    return config

@@ -8,9 +8,15 @@ exact one at 10 sampler steps; rollout error 0.033 after 10 time units, 1.05 wit
 
 import ml_collections
 
-from closure_jax import config as config_lib
+from closure_jax.config import base, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration of this process in this space, at a preset."""
-    return config_lib.base(preset, process="flow_matching", latent="joint")
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "joint", closure_weight=1000.0, vorticity_weight=1.0, moment_weight=0.1)
+    use(config, "program", "joint")
+    if preset == "small":
+        config.transport.steps = 1_500  # a step trains both autoencoders too
+    use(config, "transport", "flow_matching")
+    return config

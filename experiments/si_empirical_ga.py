@@ -9,9 +9,13 @@ over the floor 1.040 and spread 0.99 of the exact one at 10 sampler steps; rollo
 
 import ml_collections
 
-from closure_jax import config as config_lib
+from closure_jax.config import base, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration of this process in this space, at a preset."""
-    return config_lib.base(preset, process="interpolant_empirical", latent="ga")
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "ga", weight=1e-3, zeta=1.0, scale="neighbourhood", knn=10, diffusion_time=10)
+    use(config, "transport", "interpolant_empirical")
+    config.evaluation.rollout_sampler_steps = 10
+    return config

@@ -7,9 +7,13 @@ Run at tiny only so far.
 
 import ml_collections
 
-from closure_jax import config as config_lib
+from closure_jax.config import base, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
-    """The published configuration of this process in this space, at a preset."""
-    return config_lib.base(preset, process="interpolant_gaussian", latent="recon")
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "recon")
+    use(config, "transport", "interpolant_gaussian")
+    config.evaluation.rollout_sampler_steps = 10
+    return config

@@ -1,11 +1,26 @@
-"""Fixtures that several test modules share."""
+"""What all tests share: shapes and types of signatures are checked at run time, and what XLA compiled is kept."""
 
 import os
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes of tests share a GPU
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+from beartype import BeartypeConf, FrozenDict, beartype
+
+CHECKED = [f"closure_jax.{room}" for room in ("physics", "transport", "models", "coupling", "problems", "closure")]
+"""Rooms whose functions raise in the tests where an argument does not fit the signature, or a dimension another one."""
+
+# As for jax.numpy, a NumPy array may stand where a jax array is stated, and a whole or a traced number where a float is.
+EITHER = jax.Array | np.ndarray
+LENIENT = FrozenDict({jax.Array: EITHER, float: float | int | jax.Array})
+checked = beartype(conf=BeartypeConf(hint_overrides=LENIENT))
+normalize = jaxtyping._array_types._normalize_array_type
+jaxtyping._array_types._normalize_array_type = lambda kind: EITHER if kind is jax.Array else normalize(kind)
+# Before the package is imported, since the hook changes modules as they are read.
+jaxtyping.install_import_hook(CHECKED, "conftest.checked")
 
 
 @pytest.fixture

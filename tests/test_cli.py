@@ -7,13 +7,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import REPOSITORY, configured
 
 from closure_jax import config, devices, workdir
 from closure_jax.commands import train as main
+from closure_jax.coupling import Fresh
 from closure_jax.data import generate
-from closure_jax.training import phases
+from closure_jax.training import programs
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
 TINY = f"--config={EXPERIMENT}:tiny"
 
@@ -27,7 +28,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("CLOSURE_JAX_DATA", str(here / "data"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(generate, "write", unreached)
-    monkeypatch.setattr(phases, "train", unreached)
+    monkeypatch.setattr(programs, "train", unreached)
     return here
 
 
@@ -75,19 +76,19 @@ WRONG = [
     ([TINY, "--workdir"], ["--workdir", "expected one argument"]),
     ([TINY, f"--workdir={'x' * 300}"], ["--workdir", "xxx", "expected"]),
     ([TINY, "--config.flow.viscocity=1"], ["--config.flow.viscocity", "nearest is 'flow.viscosity'"]),
-    ([TINY, "--config.flow.viscosity=thick"], ["--config.flow.viscosity=thick", "expected one like 0.001"]),
-    ([TINY, "--config.flow.viscosity=0"], ["--config.flow.viscosity=0.0", "expected a number above 0"]),
+    ([TINY, "--config.flow.viscosity=thick"], ["--config.flow.viscosity=thick", "expected a number; now 0.001"]),
+    ([TINY, "--config.flow.viscosity=-1"], ["--config.flow.viscosity=-1.0", "expected a number that is not negative"]),
     ([TINY, "--config.flow.viscosity"], ["--config.flow.viscosity", "expected --config.flow.viscosity=VALUE"]),
     ([TINY, "--config.transport.process=fm\n"], ["--config.transport.process=fm", "expected one of"]),
     ([TINY, "--config.seed=1\n2"], ["--config.seed=1", "expected"]),
 ]
 
 
-@pytest.mark.parametrize("arguments, named", WRONG, ids=[(row[0] or ["nothing"])[-1].strip()[:40] for row in WRONG])
-@pytest.mark.parametrize("more", [[], ["--dry_run"]], ids=["run", "dry_run"])
-def test_a_wrong_option_is_refused(capsys, arguments, named, more):
-    line = refused(capsys, *arguments, *more)
-    assert all(words in line for words in named), line
+def test_a_wrong_option_is_refused(capsys):
+    for arguments, named in WRONG:
+        for more in ([], ["--dry_run"]):
+            line = refused(capsys, *arguments, *more)
+            assert all(words in line for words in named), line
 
 
 def test_the_cpu_is_refused_where_an_accelerator_is_required(capsys, monkeypatch):
@@ -96,12 +97,11 @@ def test_the_cpu_is_refused_where_an_accelerator_is_required(capsys, monkeypatch
     assert "--require_accelerator" in line and "CPU" in line and "expected" in line
 
 
-@pytest.mark.parametrize("accelerator, preset", [(False, "small"), (True, "paper")])
-def test_the_preset_follows_the_device_where_none_is_given(monkeypatch, accelerator, preset):
-    monkeypatch.setattr(devices, "has_accelerator", lambda: accelerator)
-    options, overrides = main._parse([f"--config={EXPERIMENT}"])
-    c, work = main.resolve(options, overrides)
-    assert c.preset == preset and work.path == Path("runs") / f"fm_ga-{preset}"
+def test_the_preset_follows_the_device_where_none_is_given(monkeypatch):
+    for accelerator, preset in ((False, "small"), (True, "paper")):
+        monkeypatch.setattr(devices, "has_accelerator", lambda answer=accelerator: answer)
+        experiment, work = main.resolve(*main._parse([f"--config={EXPERIMENT}"]))
+        assert experiment.preset == preset and work.path == Path("runs") / f"fm_ga-{preset}"
 
 
 def test_help_lists_the_options_and_ends_well(capsys):
@@ -112,6 +112,7 @@ def test_help_lists_the_options_and_ends_well(capsys):
     assert all(option in text for option in ("--config", "--workdir", "--mode", "--dry_run", "--require_accelerator"))
 
 
+@pytest.mark.slow
 def test_a_refusal_is_the_status_of_the_process():
     result = subprocess.run(
         [sys.executable, "-m", "closure_jax"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
@@ -127,41 +128,49 @@ def test_a_refusal_is_the_status_of_the_process():
 BASE = "from closure_jax import config\ndef get_config(preset='paper'):\n    c = config.base(preset)\n"
 
 
-@pytest.mark.parametrize(
-    "text, named",
-    [
-        ("def get_config(:\n", ["line 1", "SyntaxError"]),
-        ("\x00", ["null byte"]),
-        ("import a_package_that_nobody_has\n", ["line 1", "a_package_that_nobody_has"]),
-        ("def config(preset):\n    pass\n", ["has no get_config(preset)"]),
-        ("def get_config():\n    pass\n", ["get_config", "TypeError"]),
-        ("get_config = 3\n", ["TypeError"]),
-        (BASE, ["NoneType", "expected a ConfigDict"]),
-        (BASE + "    return config.to_dict(c)\n", ["dict", "expected a ConfigDict"]),
-        (BASE + "    raise ValueError('two\\nlines')\n", ["line 4", "ValueError", "two lines"]),
-        (BASE + "    import sys; sys.exit(3)\n", ["line 4", "SystemExit"]),
-        (BASE + "    c.seed = 'first'\n    return c\n", ["line 4", "seed", "first"]),
-        (BASE + "    c.flow.viscosity = -1.0\n    return c\n", ["--config.flow.viscosity=-1.0", "expected"]),
-        (BASE + "    c.flow.viscosity = None\n    return c\n", ["--config.flow.viscosity=None", "expected"]),
-        (BASE + "    c.flow = None\n    return c\n", ["flow", "expected"]),
-        (
-            BASE + "    c.evaluation.steps = (1, 'x')\n    return c\n",
-            ["--config.evaluation.steps=(1, 'x')", "expected"],
-        ),
-        (
-            BASE + "    c.evaluation.steps = (1, 2.5)\n    return c\n",
-            ["--config.evaluation.steps=(1, 2.5)", "expected"],
-        ),
-        (BASE + "    c.flow.viscocity = 1.0\n    return c\n", ["flow.viscocity", "flow.viscosity"]),
-        (BASE + "    del c.flow.viscosity\n    return c\n", ["flow.viscosity"]),
-    ],
-)
-def test_a_mistake_in_an_experiment_is_refused(capsys, tmp_path, text, named):
+MISTAKES = [
+    ("def get_config(:\n", ["line 1", "SyntaxError"]),
+    ("\x00", ["null byte"]),
+    ("import a_package_that_nobody_has\n", ["line 1", "a_package_that_nobody_has"]),
+    ("def config(preset):\n    pass\n", ["has no get_config(preset)"]),
+    ("def get_config():\n    pass\n", ["get_config", "TypeError"]),
+    ("get_config = 3\n", ["TypeError"]),
+    (BASE, ["NoneType", "expected a ConfigDict"]),
+    (BASE + "    return config.to_dict(c)\n", ["dict", "expected a ConfigDict"]),
+    (BASE + "    raise ValueError('two\\nlines')\n", ["line 4", "ValueError", "two lines"]),
+    (BASE + "    import sys; sys.exit(3)\n", ["line 4", "SystemExit"]),
+    (BASE + "    c.seed = 'first'\n    return c\n", ["line 4", "seed", "first"]),
+    (BASE + "    c.flow.viscosity = -1.0\n    return c\n", ["--config.flow.viscosity=-1.0", "expected"]),
+    (BASE + "    c.flow.viscosity = None\n    return c\n", ["--config.flow.viscosity=None", "expected"]),
+    (BASE + "    c.flow = None\n    return c\n", ["flow", "expected"]),
+    (
+        BASE + "    c.evaluation.steps = (1, 'x')\n    return c\n",
+        ["--config.evaluation.steps=(1, 'x')", "expected"],
+    ),
+    (
+        BASE + "    c.evaluation.steps = (1, 2.5)\n    return c\n",
+        ["--config.evaluation.steps=(1, 2.5)", "expected"],
+    ),
+    (
+        BASE + "    c.flow.viscocity = 1.0\n    return c\n",
+        ["line 4", 'Did you mean "viscosity" instead of "viscocity"'],
+    ),
+    (BASE + "    del c.flow.viscosity\n    return c\n", ["line 4", "locked"]),
+    (
+        BASE + "    with c.unlocked():\n        del c.flow.viscosity\n    return c\n",
+        ["--config.flow.viscosity is missing", "expected a number"],
+    ),
+]
+"""(the file, what the refusal names)."""
+
+
+def test_a_mistake_in_an_experiment_is_refused(capsys, tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text(text)
-    line = refused(capsys, f"--config={file}:tiny")
-    assert all(words in line for words in named), line
-    assert str(file) in line or "--config." in line
+    for text, named in MISTAKES:
+        file.write_text(text)
+        line = refused(capsys, f"--config={file}:tiny")
+        assert all(words in line for words in named), line
+        assert str(file) in line or "--config." in line
 
 
 def test_a_mistake_is_found_in_a_file_that_is_named_from_here(capsys, folder):
@@ -180,20 +189,17 @@ def test_an_experiment_is_named_after_its_file(tmp_path):
 
 def finished(folder: Path, *overrides: str) -> Path:
     """A work directory with the configuration of a run, and nothing else."""
-    c = config.load(f"{EXPERIMENT}:tiny")
-    config.override(c, overrides)
     folder.mkdir(parents=True)
-    workdir.WorkDir(folder).write_config(c, {})
+    workdir.WorkDir(folder).write_config(configured("tiny", "flow_matching", "ga", *overrides), {})
     return folder
 
 
-@pytest.mark.parametrize("options", [[], ["--workdir=w"]], ids=["default", "given"])
-def test_there_is_nothing_to_judge_in_an_empty_folder(capsys, folder, options):
-    path = folder / ("w" if options else "runs/fm_ga-tiny")
-    assert str(path.relative_to(folder)) in refused(capsys, TINY, "--mode=evaluate", *options)
-    path.mkdir(parents=True)
-    line = refused(capsys, TINY, "--mode=evaluate", *options)
-    assert "no config.json" in line and "expected the folder of a run" in line
+def test_there_is_nothing_to_judge_in_an_empty_folder(capsys, folder):
+    for options, name in (([], "runs/fm_ga-tiny"), (["--workdir=w"], "w")):
+        assert name in refused(capsys, TINY, "--mode=evaluate", *options)
+        (folder / name).mkdir(parents=True)
+        line = refused(capsys, TINY, "--mode=evaluate", *options)
+        assert "no config.json" in line and "expected the folder of a run" in line
 
 
 def test_there_is_nothing_to_judge_before_training_ends(capsys, folder):
@@ -202,49 +208,47 @@ def test_there_is_nothing_to_judge_before_training_ends(capsys, folder):
     assert "'closure' has no checkpoint in 'w'" in line and "train" in line
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_a_file_is_no_work_directory(capsys, folder, mode):
+def test_a_file_is_no_work_directory(capsys, folder):
     (folder / "w").write_text("mine")
-    line = refused(capsys, TINY, f"--mode={mode}", "--workdir=w")
-    assert "w" in line and "expected" in line
-    assert (folder / "w").read_text() == "mine"
+    for options in (["--workdir=w"], ["--workdir=w", "--mode=evaluate"], ["--workdir=w/deeper"]):
+        line = refused(capsys, TINY, *options)
+        assert options[0].removeprefix("--workdir=") in line and "expected" in line
+    assert "--workdir=w/deeper" in line and (folder / "w").read_text() == "mine"
 
 
-def test_a_folder_below_a_file_is_no_work_directory(capsys, folder):
-    (folder / "w").write_text("mine")
-    line = refused(capsys, TINY, "--workdir=w/deeper")
-    assert "--workdir=w/deeper" in line and "expected" in line
-
-
-@pytest.mark.parametrize("more", [[], ["--dry_run"]], ids=["run", "dry_run"])
-def test_a_run_of_another_configuration_is_not_overwritten(capsys, folder, more):
+def test_a_run_of_another_configuration_is_not_overwritten(capsys, folder):
     finished(folder / "w")
-    line = refused(capsys, TINY, "--workdir=w", "--config.flow.viscosity=2e-3", *more)
-    assert "'w'" in line and "flow.viscosity = 0.001" in line and "0.002" in line and "another --workdir" in line
-    assert "another --workdir" in refused(capsys, f"--config={EXPERIMENT}:small", "--workdir=w", *more)
+    for more in ([], ["--dry_run"]):
+        line = refused(capsys, TINY, "--workdir=w", "--config.flow.viscosity=2e-3", *more)
+        assert "'w'" in line and "flow.viscosity = 0.001" in line and "0.002" in line and "another --workdir" in line
+        assert "another --workdir" in refused(capsys, f"--config={EXPERIMENT}:small", "--workdir=w", *more)
 
 
 def test_what_is_judged_may_differ_from_the_run(folder):
     finished(folder / "w")
     given = ["--config.evaluation.steps=3", "--config.sampler.steps=4", "--config.data.chunk=2"]
-    c, _ = main.resolve(*main._parse([TINY, "--workdir=w", *given]))
-    assert c.evaluation.steps == (3,) and c.sampler.steps == 4 and c.data.chunk == 2
+    given += ["--config.coupling.kind=fresh"]
+    e, _ = main.resolve(*main._parse([TINY, "--workdir=w", *given]))
+    assert e.evaluation.steps == (3,) and e.sampler.steps == 4 and e.data.chunk == 2 and isinstance(e.coupling, Fresh)
 
 
 def test_judging_keeps_the_configuration_of_the_run(capsys, folder):
     finished(folder / "w", "seed=5")
-    c, _ = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", "--config.evaluation.states=2"]))
-    assert c.seed == 5 and c.evaluation.states == 2
+    e, _ = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", "--config.evaluation.states=2"]))
+    assert e.seed == 5 and e.evaluation.states == 2
     line = refused(capsys, TINY, "--workdir=w", "--mode=evaluate", "--config.seed=6")
     assert "--config.seed=6" in line and "evaluation.*" in line
+    for earlier in ("evaluation.rollout_hold", "coupling.period"):  # both names of a field
+        e, _ = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", f"--config.{earlier}=1"]))
+        assert e.coupling.period == 1
 
 
-@pytest.mark.parametrize("text", [b"{", b"", b"[]", b"3", b"\xff\xfe", b'{"seed": "first"}', b'{"rotation": 1}'])
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_a_spoilt_config_json_is_refused(capsys, folder, text, mode):
-    (finished(folder / "w") / "config.json").write_bytes(text)
-    line = refused(capsys, TINY, "--workdir=w", f"--mode={mode}")
-    assert "config" in line
+def test_a_spoilt_config_json_is_refused(capsys, folder):
+    file = finished(folder / "w") / "config.json"
+    for text in (b"{", b"", b"[]", b"3", b"\xff\xfe", b'{"seed": "first"}', b'{"rotation": 1}'):
+        file.write_bytes(text)
+        for mode in ("train", "evaluate"):
+            assert "config.json" in refused(capsys, TINY, "--workdir=w", f"--mode={mode}")
 
 
 def test_a_work_directory_in_use_is_refused(capsys, folder):
@@ -272,70 +276,57 @@ def authors_file(path: Path, n: int = 32, **changes) -> Path:
     return path
 
 
-def no_file(path):
-    pass
+def test_an_unusable_data_file_is_refused(capsys, tmp_path):
+    file = tmp_path / "fields.h5"
 
+    def other_layout():
+        with h5py.File(file, "w") as made:
+            made["omega"] = np.zeros(3)
 
-def no_hdf5(path):
-    path.write_text("vorticity, closure\n1.0, 2.0\n")
+    def zeros(count: int, *names: str):
+        return dict.fromkeys(names, np.zeros((count, 32, 32), np.float32))
 
-
-def other_layout(path):
-    with h5py.File(path, "w") as file:
-        file["omega"] = np.zeros(3)
-
-
-def truncated(path):
-    path.write_bytes(authors_file(path).read_bytes()[:50_000])
-
-
-def other_resolution(path):
-    authors_file(path, n=16)
-
-
-def not_finite(path):
-    authors_file(path, test_nonlinear_64=np.full((80, 32, 32), np.nan, np.float32))
-
-
-def no_test_arrays(path):
-    authors_file(path, test_vorticity_64=None, test_nonlinear_64=None)
-
-
-def other_trajectories(path):
-    authors_file(path, train_vorticity_64=np.zeros((81, 32, 32), np.float32))
-
-
-def one_trajectory(path):
-    one = np.zeros((40, 32, 32), np.float32)
-    authors_file(path, train_vorticity_64=one, train_nonlinear_64=one)
-
-
-def few_test_trajectories(path):
-    one = np.ones((40, 32, 32), np.float32)
-    authors_file(path, test_vorticity_64=one, test_nonlinear_64=one)
-
-
-@pytest.mark.parametrize(
-    "make, named",
-    [
-        (no_file, ["does not exist", "expected an HDF5 file", "--config.data.path"]),
-        (Path.mkdir, ["expected an HDF5 file", "--config.data.path"]),
-        (no_hdf5, ["can't be read"]),
-        (truncated, ["can't be read"]),
+    train, test = ("train_vorticity_64", "train_nonlinear_64"), ("test_vorticity_64", "test_nonlinear_64")
+    not_finite = {"test_nonlinear_64": np.full((80, 32, 32), np.nan, np.float32)}
+    cases = [
+        (lambda: None, ["does not exist", "expected an HDF5 file", "--config.data.path"]),
+        (file.mkdir, ["expected an HDF5 file", "--config.data.path"]),
+        (lambda: file.write_text("vorticity, closure\n1.0, 2.0\n"), ["can't be read"]),
+        (lambda: file.write_bytes(authors_file(file).read_bytes()[:50_000]), ["can't be read"]),
         (other_layout, ["schema", "train_vorticity_64", "expected"]),
-        (other_resolution, ["16^2", "expected --config.data.resolution=16"]),
-        (not_finite, ["not finite", "expected finite"]),
-        (no_test_arrays, ["no test_vorticity_64", "expected"]),
-        (other_trajectories, ["81", "train_vorticity", "40", "expected", "--config.data.burn_in"]),
-        (one_trajectory, ["1 training trajectories", "expected at least 2"]),
-        (few_test_trajectories, ["1 test trajectories", "--config.evaluation.rollout_states", "expected"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_an_unusable_data_file_is_refused(capsys, folder, tmp_path, make, named):
-    make(tmp_path / "fields.h5")
-    line = refused(capsys, TINY, "--workdir=w", f"--config.data.path={tmp_path / 'fields.h5'}")
-    assert str(tmp_path / "fields.h5") in line and all(words in line for words in named), line
+        (lambda: authors_file(file, n=16), ["16^2", "expected --config.data.resolution=16"]),
+        (lambda: authors_file(file, **not_finite), ["not finite", "expected finite"]),
+        (lambda: authors_file(file, **dict.fromkeys(test)), ["no test_vorticity_64", "expected"]),
+        (
+            lambda: authors_file(file, **zeros(81, train[0])),
+            ["81", "train_vorticity", "40", "expected", "--config.data.burn_in"],
+        ),
+        (lambda: authors_file(file, **zeros(40, *train)), ["1 training trajectories", "expected at least 2"]),
+        (
+            lambda: authors_file(file, **{name: array + 1 for name, array in zeros(40, *test).items()}),
+            ["1 test trajectories", "--config.evaluation.rollout_states", "expected"],
+        ),
+    ]
+    for make, named in cases:
+        if file.is_dir():
+            file.rmdir()
+        make()
+        line = refused(capsys, TINY, "--workdir=w", f"--config.data.path={file}")
+        assert str(file) in line and all(words in line for words in named), line
+
+
+def test_other_data_than_a_run_began_with_are_refused(capsys, folder, tmp_path):
+    data = authors_file(tmp_path / "fields.h5")
+    given = [TINY, "--workdir=w", f"--config.data.path={data}"]
+    c = configured("tiny", "flow_matching", "ga", f"data.path={data}")
+    (folder / "w").mkdir()
+    workdir.WorkDir(folder / "w").write_config(c, {"data_checksum": "0" * 64})
+    capsys.readouterr()
+    before = {name: text for name, text in content(folder).items() if ".lock" not in name}
+    assert main.main(given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other data" in line and "000000000000" in line and "expected the same" in line
+    assert {name: text for name, text in content(folder).items() if ".lock" not in name} == before
 
 
 def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatch):
@@ -347,16 +338,16 @@ def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatc
 # --- what a run says first -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_fields_and_phases_and_writes_nothing(capsys, folder):
     assert main.main([TINY, "--dry_run", "--config.seed=7", "--workdir=w"]) == 0
     output, errors = capsys.readouterr()
     assert errors == "" and content(folder) == {}
     lines = output.splitlines()
     assert lines[0] == f"closure_jax on {devices.describe()}, preset tiny, work directory w"
-    c = config.load(f"{EXPERIMENT}:tiny")
-    c.seed = 7
+    c = configured("tiny", "flow_matching", "ga", "seed=7")
     printed = {line.strip() for line in lines}
-    assert {f"{name} = {value!r}" for name, value in config.fields(c)} <= printed
+    assert {f"{name} = {value!r}" for name, value in config.leaves(c)} <= printed
     phases = [line.split() for line in lines[lines.index("phases") + 2 :]]
     names = ["data", "autoencoder_vorticity", "autoencoder_closure", "transport", "a_priori", "a_posteriori"]
     assert [words[0] for words in phases[: len(names)]] == names

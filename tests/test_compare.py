@@ -1,6 +1,7 @@
 """The comparison: what runs measured, gathered over seeds, in tables and figures, and against the paper's claims."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY, configured
 from PIL import Image
 from scipy import stats
 
 from closure_jax import config
 from closure_jax.commands import compare
 from closure_jax.pages import drawing
-from closure_jax.pages.comparison import claims, estimates, published
-from closure_jax.pages.comparison import figures as comparison_figures
+from closure_jax.pages import results as results_lib
+from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout
 from closure_jax.pages.comparison import runs as comparison
 from closure_jax.pages.comparison import tables as comparison_tables
 
@@ -29,7 +31,8 @@ FIGURES = {"pareto", "settings", "noise_spectra", "rollout", "energy_spectra", "
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
-    """Figures of few pixels: the tests are of what is in them."""
+    """Figures of few pixels: the tests are of what is in them; and experiments are found as launch.sh finds them."""
+    monkeypatch.setenv("CLOSURE_JAX_HOME", str(REPOSITORY))
     monkeypatch.setattr(drawing, "DPI", 40)
 
 
@@ -111,11 +114,16 @@ def make_arrays(quality: float = 1.0) -> dict[str, np.ndarray]:
     }
 
 
+@functools.cache
+def stored(preset: str, process: str, latent: str) -> str:
+    """What config.json of an experiment holds."""
+    return json.dumps(config.to_dict(configured(preset, process, latent)))
+
+
 def write_run(path: Path, process: str, latent: str, seed: int = 0, quality: float = 1.0, preset="small", results=None):
     """A work directory as a run leaves it; returns its path."""
     path.mkdir(parents=True)
-    stored = config.to_dict(config.base(preset, process, latent)) | {"seed": seed, "experiment": f"{process}_{latent}"}
-    (path / "config.json").write_text(json.dumps(stored))
+    (path / "config.json").write_text(json.dumps(json.loads(stored(preset, process, latent)) | {"seed": seed}))
     (path / "results.json").write_text(json.dumps(make_results(latent, seed, quality) if results is None else results))
     np.savez(path / "arrays.npz", **make_arrays(quality))
     return path
@@ -144,7 +152,7 @@ def write_study(path: Path, gain: float) -> Path:
 
 
 def models_of(*paths: Path) -> list[comparison.Model]:
-    return comparison.gather(comparison.read(paths)[0])
+    return comparison.gather(reading.read(paths)[0])
 
 
 @pytest.fixture
@@ -185,19 +193,16 @@ def test_the_interval_is_students_t():
     assert estimates.interval([2.0]) == estimates.Estimate(2.0, None, 1)
 
 
-@pytest.mark.parametrize(
-    "mean, half_width, text",
-    [
+def test_an_estimate_shows_the_digits_it_has():
+    for mean, half_width, text in (
         (1.0347, 0.0042, "1.035 ± 0.004 (3 seeds)"),
         (1.0347, 0.0142, "1.035 ± 0.014 (3 seeds)"),
         (123.4, 21.0, "123 ± 21 (3 seeds)"),
         (3.1e-7, 2e-8, "3.10e-07 ± 2.0e-08 (3 seeds)"),
         (0.5, 0.0, "0.500 (3 seeds)"),
         (10.0, 0.0, "10 (3 seeds)"),
-    ],
-)
-def test_an_estimate_shows_the_digits_it_has(mean, half_width, text):
-    assert estimates.Estimate(mean, half_width, 3).with_count() == text
+    ):
+        assert estimates.Estimate(mean, half_width, 3).with_count() == text
 
 
 def test_runs_that_differ_by_seed_alone_are_one_model(folders):
@@ -215,9 +220,9 @@ def test_runs_that_differ_by_seed_alone_are_one_model(folders):
 def test_other_configurations_are_other_models_and_their_names_say_how(tmp_path):
     first = write_run(tmp_path / "a", "flow_matching", "ga")
     second = write_run(tmp_path / "b", "flow_matching", "ga")
-    stored = json.loads((second / "config.json").read_text())
-    stored["transport"]["steps"] = 77
-    (second / "config.json").write_text(json.dumps(stored))
+    changed = json.loads((second / "config.json").read_text())
+    changed["transport"]["steps"] = 77
+    (second / "config.json").write_text(json.dumps(changed))
     assert {model.name for model in models_of(first, second)} == {
         "FM GA (transport.steps 3000)",
         "FM GA (transport.steps 77)",
@@ -225,6 +230,10 @@ def test_other_configurations_are_other_models_and_their_names_say_how(tmp_path)
     tables = comparison_tables.model_tables(models_of(first, second))
     commands = [row[-1] for row in tables["Provenance"].rows]
     assert commands[1] == f"{commands[0]} --config.transport.steps=77"
+    changed["experiment"] = "theirs"  # what its file says is not known here
+    (second / "config.json").write_text(json.dumps(changed))
+    rows = comparison_tables.model_tables(models_of(second))["Provenance"].rows
+    assert [row[-1] for row in rows] == ["./launch.sh experiments/theirs.py:small"]
     third = write_run(tmp_path / "c", "flow_matching", "ga", preset="tiny")
     assert "FM GA, tiny" in [model.name for model in models_of(first, third)]
 
@@ -276,7 +285,7 @@ def test_published_rows_are_there_marked_and_followed_by_ours(folders):
     names = [row[0] for row in table.rows]
     assert sum("published" in name for name in names) == len(published.PUBLISHED) == 6
     assert names[names.index("DM physical, published") + 1] == "DM physical"
-    rows = {row[0]: row for row in comparison_tables.text_rows(table)}
+    rows = {row[0]: row for row in comparison_tables.as_text(table).rows}
     assert rows["DM physical, published"][:6] == ["DM physical, published", "50", "4.288", "8.329", "1.944", "1.038"]
     assert rows["DM joint, published"][-2:] == ["0.249", "4.030"]
     ours = rows["FM physical"]
@@ -309,15 +318,15 @@ def test_one_step_needs_the_spread_as_well_as_the_mean(tmp_path):
     assert claims.one_step([model]).verdict == "does not hold"
 
 
-@pytest.mark.parametrize("milliseconds, verdict", [(1.9, "holds"), (2.1, "does not hold")])
-def test_speed_is_one_latent_step_against_fifty_physical_ones(tmp_path, milliseconds, verdict):
-    results = make_results("ga", 0)
-    results["a_priori"]["by_steps"]["1"]["milliseconds_per_sample"] = milliseconds  # physical diffusion, 50 steps: 200
-    paths = [write_run(tmp_path / "dm", "diffusion", "physical")]
-    paths.append(write_run(tmp_path / "fm", "flow_matching", "ga", results=results))
-    claim = claims.speed(models_of(*paths))
-    assert claim.verdict == verdict
-    assert estimates.number_text(200 / milliseconds) in claim.sentence
+def test_speed_is_one_latent_step_against_fifty_physical_ones(tmp_path):
+    physical = write_run(tmp_path / "dm", "diffusion", "physical")  # 50 steps: 200 ms
+    for milliseconds, verdict in ((1.9, "holds"), (2.1, "does not hold")):
+        results = make_results("ga", 0)
+        results["a_priori"]["by_steps"]["1"]["milliseconds_per_sample"] = milliseconds
+        latent = write_run(tmp_path / verdict, "flow_matching", "ga", results=results)
+        claim = claims.speed(models_of(physical, latent))
+        assert claim.verdict == verdict
+        assert estimates.number_text(200 / milliseconds) in claim.sentence
 
 
 def test_a_latent_model_is_weighed_against_its_physical_twin(tmp_path):
@@ -335,15 +344,13 @@ def test_a_latent_model_is_weighed_against_its_physical_twin(tmp_path):
     assert claim.verdict == "holds in part" and "FM recon 2.500" in claim.sentence
 
 
-@pytest.mark.parametrize("claim", [claims.distortion, claims.topology])
-def test_geometry_is_weighed_against_reconstruction_alone(folders, claim):
+def test_geometry_is_weighed_against_reconstruction_alone(folders, tmp_path):
+    """Topology is not measured without its packages."""
     models = models_of(*folders[:-1])
-    assert [claim(models, latent).verdict for latent in ("ga", "mp", "joint")] == [
-        *("holds", "does not hold", "not measured"),
-    ]
-
-
-def test_topology_without_its_packages_is_not_measured(tmp_path):
+    for weigh in (claims.distortion, claims.topology):
+        assert [weigh(models, latent).verdict for latent in ("ga", "mp", "joint")] == [
+            *("holds", "does not hold", "not measured"),
+        ]
     paths = []
     for latent in ("recon", "ga"):
         results = make_results(latent, 0)
@@ -353,19 +360,14 @@ def test_topology_without_its_packages_is_not_measured(tmp_path):
     assert claim.verdict == "not measured" and "closure_jax[topology]" in claim.sentence
 
 
-@pytest.mark.parametrize(
-    "gain, verdict, needed", [(0.5, "holds", "with 25 % of them"), (2.0, "does not hold", "never reaches")]
-)
-def test_data_efficiency_is_read_off_the_study(tmp_path, gain, verdict, needed):
+def test_data_efficiency_is_read_off_the_study_and_interpolated_between_its_points(tmp_path):
     """Error gain c / sqrt(fraction): recon's last error is reached with gain^2 of the data."""
-    _, studies = comparison.read([write_study(tmp_path / "study", gain)])
-    claim = claims.data_efficiency(studies, "ga")
-    assert claim.verdict == verdict
-    assert needed in claim.sentence
-    assert claims.data_efficiency(studies, "mp").verdict == "not measured"
-
-
-def test_the_data_needed_are_interpolated_between_points():
+    for gain, verdict, needed in ((0.5, "holds", "with 25 % of them"), (2.0, "does not hold", "never reaches")):
+        _, studies = reading.read([write_study(tmp_path / verdict, gain)])
+        claim = claims.data_efficiency(studies, "ga")
+        assert claim.verdict == verdict
+        assert needed in claim.sentence
+        assert claims.data_efficiency(studies, "mp").verdict == "not measured"
     curve = {0.1: 0.4, 0.4: 0.2, 1.0: 0.1}
     assert claims.fraction_needed(curve, 0.3) == pytest.approx(0.1 * (4 / 3) ** 2)
     assert claims.fraction_needed(curve, 0.5) == 0.1
@@ -375,12 +377,13 @@ def test_the_data_needed_are_interpolated_between_points():
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_everything_is_written(folders, tmp_path, capsys):
     output, docs = tmp_path / "out", tmp_path / "docs" / "page.md"
     assert compare.main([*map(str, folders), f"--output={output}", f"--docs={docs}"]) == 0
     assert str(output / "compare.html") in capsys.readouterr().out
     for folder in (output / "figures", output / "results", docs.parent / "results"):
-        assert {path.stem for path in folder.iterdir()} == FIGURES == set(comparison_figures.CAPTIONS)
+        assert {path.stem for path in folder.iterdir()} == FIGURES == set(content.CAPTIONS)
     for path in (output / "figures").iterdir():
         image = Image.open(path)
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -393,17 +396,18 @@ def test_everything_is_written(folders, tmp_path, capsys):
     assert "differences of one or two percent mean nothing" in text and "t-interval" in text
     page = (output / "compare.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURES) and 'src="http' not in page
-    for claim in claims.claims(models_of(*folders[:-1]), comparison.read(folders)[1]):
+    for claim in claims.claims(models_of(*folders[:-1]), reading.read(folders)[1]):
         assert claim.title in text and claim.title in page
 
 
-def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path):
+def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "draw", lambda models, studies: {})
     compare.compare(folders, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     ga = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 50 |"))
     assert f"| {models_of(*folders[:-1])[3].at(50, 'excess_error')} |" in ga
     assert "0.333" in ga  # spread ratio at one step
-    assert "./launch.sh experiments/flow_matching_ga.py:small" in text and "3 min 00 s" in text
+    assert "./launch.sh experiments/fm_ga.py:small" in text and "3 min 00 s" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # Markdown wants as many cells in each row
         assert len({line.count("|") for line in block.splitlines()}) == 1
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table.csv").read_text())))
@@ -420,18 +424,120 @@ def with_nulls(tree):
     return [None for _ in tree] if isinstance(tree, list) else None if isinstance(tree, float) else tree
 
 
-@pytest.mark.parametrize(
-    "results", [with_nulls(make_results("ga", 0)), {}, {"a_priori": None, "a_posteriori": {"time": [0.0, 1.0]}}]
-)
-def test_what_a_run_does_not_have_is_a_dash(tmp_path, results):
-    old = write_run(tmp_path / "old", "flow_matching", "ga", results=results)
-    (old / "arrays.npz").unlink()
-    for folders in ([old], [old, write_run(tmp_path / "new", "flow_matching", "recon")]):
-        compare.compare(folders, tmp_path / "out")
-        text = (tmp_path / "out" / "table.md").read_text()
-        assert "| FM GA |" in text and "–" in text and not re.search(r"\b(None|nan|null)\b", text)
+@pytest.mark.slow
+def test_what_a_run_does_not_have_is_a_dash(tmp_path):
+    new = write_run(tmp_path / "new", "flow_matching", "recon")
+    little: dict = {"a_priori": None, "a_posteriori": {"time": [0.0, 1.0]}}
+    for number, results in enumerate((with_nulls(make_results("ga", 0)), {}, little)):
+        old = write_run(tmp_path / f"old{number}", "flow_matching", "ga", results=results)
+        (old / "arrays.npz").unlink()
+        for folders in ([old], [old, new]):
+            compare.compare(folders, tmp_path / "out")
+            text = (tmp_path / "out" / "table.md").read_text()
+            assert "| FM GA |" in text and "–" in text and not re.search(r"\b(None|nan|null)\b", text)
 
 
+def without_law(results: dict) -> dict:
+    """Results of a problem whose law nobody knows."""
+    prior = {
+        name: value for name, value in results["a_priori"].items() if name not in ("floor", "exact_standard_deviation")
+    }
+    kept = ("relative_error", "mean_squared_error", "milliseconds_per_sample", "milliseconds_sampling")
+    prior["by_steps"] = {
+        steps: {name: values[name] for name in kept} | {"spread": 0.02, "crps": 0.01 * abs(int(steps) - 4)}
+        for steps, values in prior["by_steps"].items()
+    }
+    return results | {"a_priori": prior}
+
+
+@pytest.mark.slow
+def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path):
+    """The best setting is then that of the least CRPS itself; figures that need a law or a rollout are left out."""
+    results = without_law(make_results("ga", 0))
+    del results["a_posteriori"]
+    run = write_run(tmp_path / "unknown", "flow_matching", "ga", results=results)
+    with np.load(run / "arrays.npz") as archive:
+        kept = {
+            name: archive[name] for name in archive.files if name.startswith("noise_spectrum_") and "exact" not in name
+        }
+    np.savez(run / "arrays.npz", **kept)
+    compare.compare([run], tmp_path / "out")
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("compare.html", "results.md"))
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"latent_geometry"}
+    for shown in (page, text):
+        assert shown.count("which takes a known law") == 3 and shown.count("left out, no run has a rollout") == 2
+        assert "The law of the closure is known exactly" not in shown and "None" not in shown
+    assert "| FM GA | 1 | 5 | – | – | – | – | – | – | – | – |" in text
+
+    other = write_run(tmp_path / "known", "diffusion", "ga")
+    compare.compare([run, other], tmp_path / "both")
+    assert {path.stem for path in (tmp_path / "both" / "figures").iterdir()} == FIGURES - {"data_efficiency"}
+    assert "are dashes for runs in which it is not known" in (tmp_path / "both" / "results.md").read_text()
+
+
+def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
+    baselines = {
+        "none": {"relative_error": [0.0, 0.25, 0.5, 0.75, 1.5, 2.5], "seconds_per_time_unit": 0.125},
+        "exact_mean": {
+            "relative_error": [0.0, 0.015, 0.025, 0.035, 0.045, 0.055],
+            "spread": [0.0] * 6,
+            "crps": [0.5] * 6,
+        },
+    }
+    paths = []
+    for latent in ("recon", "ga"):
+        results = make_results(latent, 0)
+        results["a_posteriori"]["baselines"] = baselines
+        paths.append(write_run(tmp_path / latent, "flow_matching", latent, results=results))
+    (table,) = (rollout.rollout_table(models_of(*paths)),)
+    rows = comparison_tables.as_text(table).rows
+    assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
+    assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "10"]
+    assert rows[2] == ["truth", "–", "–", "–", "0.0100", "–", "–", "2"]
+    assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "0.125"]
+    assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
+
+
+@pytest.mark.slow
+def test_what_runs_say_of_themselves_is_escaped(tmp_path):
+    """A name that would open a tag, leave its cell or start another line."""
+    run = write_run(tmp_path / "run", "flow_matching", "ga")
+    fields, results = (json.loads((run / name).read_text()) for name in ("config.json", "results.json"))
+    hostile = "<img src=x onerror=alert(1)>|a\nb"
+    fields["experiment"] = hostile
+    fields["transport"]["process"] = hostile
+    results |= {"device": hostile, "revision": hostile}
+    (run / "config.json").write_text(json.dumps(fields))
+    (run / "results.json").write_text(json.dumps(results))
+    compare.compare([run], tmp_path / "out")
+    for name in ("compare.html", "results.md", "table.md"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "<img src=x" not in text and "&lt;img src=x onerror=alert(1)&gt;" in text, name
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_a_setting_is_found_under_its_present_and_its_old_name(tmp_path):
+    """Runs that differ only in what their version calls a field are one model."""
+    paths = [write_run(tmp_path / name, "flow_matching", "ga", seed) for seed, name in enumerate(("old", "new"))]
+    old, new = both = [json.loads((path / "config.json").read_text()) for path in paths]
+    values = {}
+    for present, former in results_lib.RENAMED.items():
+        for config_of, name in ((old, former), (new, present)):
+            for other in (former, present):
+                section, field = other.split(".")
+                config_of.get(section, {}).pop(field, None)
+            section, field = name.split(".")
+            values[present] = f"value of {present}"
+            config_of.setdefault(section, {})[field] = values[present]
+    for path, content_of in zip(paths, both, strict=True):
+        (path / "config.json").write_text(json.dumps(content_of))
+        assert {name: results_lib.setting(content_of, name) for name in values} == values
+    assert results_lib.setting(new, "no.such") is None
+    assert [len(model.runs) for model in models_of(*paths)] == [2]
+
+
+@pytest.mark.slow
 def test_an_earlier_comparison_among_the_runs_is_passed_over(tmp_path):
     write_run(tmp_path / "runs" / "a", "flow_matching", "ga")
     for _ in range(2):
@@ -439,6 +545,7 @@ def test_an_earlier_comparison_among_the_runs_is_passed_over(tmp_path):
     assert "1 run of 1 model" in (tmp_path / "runs" / "compare-small" / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_alone_is_compared(tmp_path):
     stale = tmp_path / "out" / "figures" / "pareto.png"
     stale.parent.mkdir(parents=True)
@@ -481,11 +588,11 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
     assert "arrays.npz" in refused(capsys, good)
 
 
+@pytest.mark.slow
 def test_launch_sh_knows_the_command(tmp_path):
-    launch = Path(__file__).resolve().parent.parent / "launch.sh"
     environment = os.environ | {"CLOSURE_JAX_PYTHON": sys.executable}
     found = subprocess.run(
-        ["bash", launch, "compare", "nowhere"],
+        ["bash", REPOSITORY / "launch.sh", "compare", "nowhere"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax.transport import losses, samplers
+from closure_jax.errors import UserError
 from closure_jax.transport.paths import Diffusion
 
 PATH = Diffusion()
@@ -18,15 +18,26 @@ def exact_score(path, mean, deviation):
     return lambda x, tau: (mean - x) / (deviation**2 + path.std(tau)[:, None] ** 2)
 
 
+def network_of(path, score):
+    """The network of prediction = target whose target is the score: its input and output are scaled to order one."""
+
+    def field(scaled, tau):
+        std = path.std(tau)[:, None]
+        return std * score(scaled * jnp.sqrt(1 + std**2), tau)
+
+    return field
+
+
 def sampled(path, deviation, steps, count=6000):
-    mean = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(0), count)
-    return np.asarray(samplers.sample(path, exact_score(path, mean, deviation), keys, mean, steps)) - mean
+    mean = jnp.asarray(np.random.default_rng(0).normal(size=(count, 4)), jnp.float32)
+    noise = path.noise(jax.random.split(jax.random.key(0), count), (4,), steps)
+    return np.asarray(path.sample(network_of(path, exact_score(path, mean, deviation)), noise, mean, steps) - mean)
 
 
 def test_the_target_is_the_score_of_the_transition_kernel(x64):
     x, tau = np.linspace(-1, 1, 6), 0.3
-    x_tau, target = PATH.in_transit(jax.random.key(1), x, x, tau)
+    normal = np.random.default_rng(1).normal(size=6)
+    x_tau, target = PATH.in_transit(x, x, normal, tau)
     std = np.sqrt((30.0 ** (2 * tau) - 1) / (2 * np.log(30.0)))
     score = jax.vmap(jax.grad(lambda y, x: -0.5 * ((y - x) / std) ** 2))(x_tau, x)
     np.testing.assert_allclose(target, score, rtol=1e-10)
@@ -35,7 +46,7 @@ def test_the_target_is_the_score_of_the_transition_kernel(x64):
 def test_the_noise_grows_as_the_sde_says(x64):
     # d std^2 / dtau = g^2
     for tau in (0.01, 0.4, 1.0):
-        np.testing.assert_allclose(jax.grad(lambda t: PATH.std(t) ** 2)(tau), PATH.gamma(tau) ** 2, rtol=1e-10)
+        np.testing.assert_allclose(jax.grad(lambda t: PATH.std(t) ** 2)(tau), PATH.diffusion(tau) ** 2, rtol=1e-10)
 
 
 @pytest.mark.parametrize("steps", [2, 10, 50])
@@ -47,18 +58,21 @@ def test_times_are_karras_times_and_then_zero(steps):
     assert times[-1] == 0 and times[-2] == pytest.approx(1e-3, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_sampler_recovers_mean_and_variance_of_a_gaussian():
     deviations = sampled(PATH, 0.13, 50)
     assert abs(deviations.mean()) < 5 * 0.13 / np.sqrt(deviations.size)
     assert deviations.std() / 0.13 == pytest.approx(1.0, abs=0.03)
 
 
+@pytest.mark.slow
 def test_few_steps_leave_too_much_spread_and_a_smaller_start_helps():
     few, many = (sampled(PATH, 0.13, steps).std() for steps in (10, 50))
     assert few > 1.1 * many
     assert sampled(dataclasses.replace(PATH, t_max=0.5), 0.13, 10).std() < few
 
 
+@pytest.mark.slow
 def test_ending_at_t_min_leaves_its_noise_in_the_samples():
     @dataclasses.dataclass(frozen=True)
     class EndsEarly(Diffusion):
@@ -72,7 +86,7 @@ def test_ending_at_t_min_leaves_its_noise_in_the_samples():
     assert expected == pytest.approx(1.87, abs=0.01)
     assert sampled(EndsEarly(), 0.02, 300, 1500).std() / 0.02 == pytest.approx(expected, rel=0.04)
     # the step to 0 draws x towards its mean, without noise
-    last = 1 - 1e-3 * float(PATH.gamma(1e-3)) ** 2 / (0.02**2 + float(PATH.std(1e-3)) ** 2)
+    last = 1 - 1e-3 * float(PATH.diffusion(1e-3)) ** 2 / (0.02**2 + float(PATH.std(1e-3)) ** 2)
     assert sampled(PATH, 0.02, 300, 1500).std() / 0.02 == pytest.approx(last * expected, rel=0.04)
 
 
@@ -83,14 +97,13 @@ def test_a_guess_of_the_data_that_is_the_mean_gives_the_exact_score(x64):
     np.testing.assert_allclose(actual, exact_score(PATH, mean, 0.13)(x_tau, tau), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_weighted_loss_of_the_exact_score_is_its_closed_form_and_the_least():
     deviation, count = 0.5, 20000
-    x = deviation * np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
+    x = jnp.asarray(deviation * np.random.default_rng(0).normal(size=(count, 8)), jnp.float32)
     keys = jax.random.split(jax.random.key(0), count)
-    loss = [
-        float(losses.transport_loss(PATH, lambda y, t, f=f: f * exact_score(PATH, 0.0, deviation)(y, t), keys, x, x))
-        for f in (0.9, 1.0, 1.1)
-    ]
+    exact = network_of(PATH, exact_score(PATH, 0.0, deviation))
+    loss = [float(PATH.loss(lambda y, t, f=f: f * exact(y, t), keys, x, x)[0]) for f in (0.9, 1.0, 1.1)]
     tau = np.linspace(*PATH.training_range, 20001)
     variance = np.asarray(PATH.std(tau)) ** 2
     # std^2 E|score - target|^2 = 1 - std^2 / (deviation^2 + std^2)
@@ -103,5 +116,25 @@ def test_the_networks_input_and_output_are_of_order_one():
     tau = jnp.array([1e-3, 0.1, 0.5, 1.0])
     x_tau = x + np.asarray(PATH.std(tau))[:, None] * np.random.default_rng(1).normal(size=x.shape)
     assert np.asarray(PATH.network_input(x_tau, tau)).std(axis=1) == pytest.approx(1.0, abs=0.05)
-    output = PATH.target_from_output(np.ones((4, 2)), x_tau[:, :2], tau, "target")
+    output = PATH.target_from_output(np.ones((4, 2)), x_tau[:, :2], tau)
     np.testing.assert_allclose(output[:, 0] * PATH.std(tau), 1.0, rtol=1e-5)
+
+
+def test_times_and_numbers_that_cannot_work_are_refused():
+    cases = {
+        "sigma=1.0: expected a number above 1": {"sigma": 1.0},
+        "rho=0.0: expected a number above 0": {"rho": 0.0},
+        "data_scale=-0.4: expected a number above 0": {"data_scale": -0.4},
+        "spacing=even: expected one of karras, uniform": {"spacing": "even"},
+        "t_min=0.0: expected a time above 0": {"t_min": 0.0},
+        "t_max=1.5: expected a time above t_min = 0.001, up to t_train = 1.0": {"t_max": 1.5},
+        "t_max=0.1: expected a time above t_min = 0.2": {"t_max": 0.1, "t_min": 0.2},
+        "t_max=1.0: expected a time above t_min = 0.001, up to t_train = 0.5": {"t_train": 0.5},
+        "rollout_t_max=1.1: expected a time above": {"rollout_t_max": 1.1},
+        "rollout_t_max=-1.0: expected a time above": {"rollout_t_max": -1.0},
+    }
+    for message, fields in cases.items():
+        with pytest.raises(UserError) as refused:
+            Diffusion(**fields)
+        assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+    Diffusion(t_max=0.8, t_train=0.8, rollout_t_max=0.8)

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-README = REPOSITORY / "README.md"
+import closure_jax
+
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
 A_PRIORI = {
     "relative_error",
@@ -106,6 +108,7 @@ def test_results_have_every_key(finished):
     assert rollout["time"] == [0.0, 1.0] and all(len(rollout[name]) == 2 for name in lists)
     assert rollout["relative_error"][0] == 0 and rollout["finite_fraction"] == 1
     assert rollout["seconds_per_time_unit"] > 0
+    assert rollout["baselines"].keys() == {"none", "exact_mean"}
 
 
 def test_records_have_a_line_each_log_every_steps(finished):
@@ -151,9 +154,7 @@ def test_evaluate_takes_its_configuration_from_the_work_directory(finished, data
 
 
 def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
-    from closure_jax.closure import StochasticClosure
-
-    closure = StochasticClosure.load(finished[0])
+    closure = closure_jax.load(finished[0])
     vorticity = jax.random.normal(jax.random.key(0), (3, 32, 32)) * 0.2
     key = jax.random.key(1)
     sample = closure(key, vorticity)
@@ -165,14 +166,6 @@ def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     # a field's draw depends on its place and key, not on its company
     np.testing.assert_allclose(closure(key, vorticity[:2]), sample[:2], rtol=2e-4, atol=1e-5)
-
-
-def test_the_readme_loop_runs_in_plain_jax_cfd(finished):
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S) if "NavierStokes2D" in b]
-    block = block.replace("runs/fm_ga-small", str(finished[0])).replace("64", "32").replace("1000", "10")
-    names: dict = {}
-    exec(block, names)
-    assert names["w_hat"].shape == (32, 17) and np.isfinite(names["w_hat"]).all()
 
 
 @pytest.mark.parametrize("phase, step", [("autoencoder_closure", 20), ("transport", 20)])

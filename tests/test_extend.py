@@ -1,74 +1,153 @@
-"""The code in docs/extend.md runs: its experiments build, and take a training step with what they bring."""
+"""The examples of docs/extend.md run as a stranger's forks: in a copy of the tree whose package is read-only, each step in a new
+interpreter: --dry_run, the whole job at `tiny`, --mode=evaluate, and loading the closure."""
 
+import json
+import os
 import re
+import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
-from closure_jax import config, devices
-from closure_jax.config import build
-from closure_jax.evaluation.a_priori import MEASURES, ExactLaw, judge
-from closure_jax.training import phases, steps
-from closure_jax.training.regularisers import REGULARISERS
-from closure_jax.training.state import TrainState
-from closure_jax.transport.paths import PATHS
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extend.md").read_text(), flags=re.S)
-EXPERIMENTS = [block for block in BLOCKS if "def get_config" in block]
+SECTIONS = re.split(r"^## ", (REPOSITORY / "docs" / "extend.md").read_text(), flags=re.M)[1:]
+EXAMPLES = {
+    section.splitlines()[0]: block
+    for section in SECTIONS
+    for block in re.findall(r"```python\n(.*?)```", section, flags=re.S)
+}
+NAMES = {
+    "A network with a field of its own": "fork_network",
+    "A transport with a loss and a sampler of its own": "fork_transport",
+    "A path that is not straight": "fork_path",
+    "A latent": "fork_latent",
+    "An autoencoder": "fork_autoencoder",
+    "A flow with linear drag": "fork_flow",
+    "A coupling with a carry": "fork_coupling",
+    "A problem whose law nobody knows": "fork_problem",
+    "A program of training": "fork_program",
+    "A measure": "fork_measure",
+}
+SHORT = ["autoencoder.steps=4", "transport.steps=4", "training.log_every=2", "training.checkpoint_every=4"]
+SHORT += ["evaluation.steps=1,2", "evaluation.samples=3", "evaluation.rollout_states=1", "evaluation.rollout_members=2"]
+
+DRAWN = ("fork_problem", "fork_measure")
+"""Forks whose report is drawn: those that bring something that it shows."""
+
+TRAIN = """
+import json, sys
+from closure_jax.commands import train
+from closure_jax.pages.run import report
+folder, drawn, options, *names = (json.loads(text) for text in sys.argv[1:])
+draw, ended = report.write_report, {}
+for name in names:
+    report.write_report = draw if name in drawn else lambda *arguments: None
+    arguments = [f"--config=experiments/{name}.py:tiny", *options]
+    ended[name] = [train.main([*arguments, "--dry_run"]), train.main(arguments)]
+print("ended:", json.dumps(ended))
+"""
+"""One interpreter prints what each run would cost, and runs."""
+
+JUDGE = """
+import json, sys, jax, jax.numpy as jnp, numpy as np
+import closure_jax as cj
+from closure_jax.commands import train
+from closure_jax.pages.run import report
+folder, drawn, options, *names = (json.loads(text) for text in sys.argv[1:])
+draw, ended = report.write_report, {}
+for name in names:
+    report.write_report = draw if name in drawn else lambda *arguments: None
+    work = f"{folder}/{name}-tiny"
+    closure = cj.load(work)
+    sample = closure(jax.random.key(0), jnp.zeros((2, 32, 32)))
+    fits = sample.shape == (2, 32, 32) and bool(np.isfinite(sample).all())
+    judged = train.main([f"--config=experiments/{name}.py:tiny", "--mode=evaluate", "--config.sampler.steps=3"])
+    ended[name] = [fits, judged, cj.StochasticClosure.load(work).steps]
+print("ended:", json.dumps(ended))
+"""
+"""Another loads each closure, and judges it again."""
 
 
-@pytest.fixture(autouse=True)
-def registries():
-    """What an example enters in a table is taken out again."""
-    tables = (PATHS, REGULARISERS, build.FLOWS, build.AUTOENCODERS, MEASURES)
-    before = [dict(table) for table in tables]
-    yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of package and experiments; nothing of the package can be written."""
+    folder = tmp_path_factory.mktemp("fork")
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("closure_jax", "experiments"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+    for path in (folder / "closure_jax").rglob("*"):
+        path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
+    yield folder
+    for path in (folder / "closure_jax").rglob("*"):
+        path.chmod(stat.S_IREAD | stat.S_IWRITE | stat.S_IEXEC)
 
 
-def test_there_is_an_example_of_each_kind():
-    assert len(EXPERIMENTS) == len(BLOCKS) == 5
-    tables = ("PATHS[", "REGULARISERS[", "FLOWS[", "AUTOENCODERS[", "MEASURES[")
-    assert all(any(word in block for block in EXPERIMENTS) for word in tables)
-
-
-@pytest.mark.parametrize("number", range(len(EXPERIMENTS)))
-def test_an_example_experiment_builds_and_trains(number, tmp_path):
-    file = tmp_path / "example.py"
-    file.write_text(EXPERIMENTS[number])
-    c = config.load(f"{file}:tiny")
-    build.validate(c, phases.latent_spaces())
-    assert np.abs(build.solver_flow(c).forcing()).max() > 0
-    rng = np.random.default_rng(0)
-    n, r = c.data.resolution, build.latent_shape(c)
-    fields = rng.standard_normal((8, n, n)).astype(np.float32)
-    checksum = "0" * 64
-    c.latent.ga.knn = 3
-    regulariser, extras = REGULARISERS[c.latent.kind](c, "closure", fields, checksum, tmp_path)
-    cases = {
-        ("REGULARISERS[", "AUTOENCODERS["): (
-            steps.autoencoder_loss(*build.autoencoder_pair(c), regulariser),
-            build.init_autoencoder(c, jax.random.key(0)),
-            {"field": fields} | ({} if extras is None else {"extra": extras}),
-        ),
-        ("PATHS[",): (
-            steps.transport_loss(build.network(c), build.path(c), c.network.prediction),
-            build.init_network(c, jax.random.key(0)),
-            {"condition": rng.standard_normal((8, *r), np.float32), "target": rng.standard_normal((8, *r), np.float32)},
-        ),
+def interpreter(tree: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A new Python that sees the copy, with its data and compiled programs in a folder of the tests."""
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "CLOSURE_JAX_DATA": str(tree / "data"),
+        "CLOSURE_JAX_HOME": str(tree),
+        "JAX_COMPILATION_CACHE_DIR": str(tree.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
-    samples = rng.standard_normal((4, 3, n, n)).astype(np.float32)
-    measures = judge(samples, ExactLaw(samples[:, 0], samples.mean(axis=1), 1.0, np.ones(n // 2 + 1)))
-    assert measures.keys() >= MEASURES.keys() and np.isfinite(list(measures.values())).all()
-    trained = [case for tables, case in cases.items() if any(table in EXPERIMENTS[number] for table in tables)]
-    for loss, params, batch in trained:  # what the example brings; other steps are those of every experiment
-        optimiser = build.optimiser(c.transport)
-        step = devices.data_parallel(steps.make_train_step(loss, optimiser, 0.9))
-        state = devices.replicate(TrainState.create(params, optimiser))
-        _, metrics = step(state, devices.split({**batch, "position": np.arange(8)}), jax.random.key(1))
-        assert np.isfinite(metrics["loss"]).all()
+    command = [sys.executable, "-P", "-c", code, *(json.dumps(one) for one in arguments)]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+
+
+def measured(work: Path) -> tuple[dict, dict]:
+    """results.json, and its measures at one sampler step, times apart."""
+    results = json.loads((work / "results.json").read_text())
+    found = results["a_priori"]["by_steps"]["1"]
+    return results, {name: value for name, value in found.items() if "milliseconds" not in name}
+
+
+@pytest.fixture(scope="module")
+def forks(tree) -> dict[str, tuple]:
+    """By name of the fork: how its runs ended, its first results and measures, and how loading and judging ended."""
+    options = [f"--config.{text}" for text in SHORT]
+    for title, name in NAMES.items():
+        (tree / "experiments" / f"{name}.py").write_text(EXAMPLES[title])
+    trained = interpreter(tree, TRAIN, "runs", DRAWN, options, *NAMES.values())
+    assert trained.returncode == 0 and "Warning" not in trained.stderr, trained.stderr[-3000:]
+    first = {name: measured(tree / "runs" / f"{name}-tiny") for name in NAMES.values()}
+    for name in NAMES.values():  # a run keeps what it needs: its experiment's file may be another by now
+        (tree / "experiments" / f"{name}.py").write_text(EXAMPLES["A measure"])
+    judged = interpreter(tree, JUDGE, "runs", DRAWN, options, *NAMES.values())
+    assert judged.returncode == 0 and "Warning" not in judged.stderr, judged.stderr[-3000:]
+    ended = [json.loads(result.stdout.split("ended: ")[1]) for result in (trained, judged)]
+    return {name: (ended[0][name], *first[name], ended[1][name]) for name in NAMES.values()}
+
+
+def test_there_are_ten_examples_each_a_whole_experiment():
+    assert list(EXAMPLES) == list(NAMES)
+    assert all("def get_config" in text for text in EXAMPLES.values())
+
+
+@pytest.mark.parametrize("name", NAMES.values())
+def test_a_fork_lasts(tree, forks, name):
+    ran, results, found, judged = forks[name]
+    assert ran == [0, 0] and judged == [True, 0, 3]
+    work = tree / "runs" / f"{name}-tiny"
+    assert "experiment:" in (work / "config.json").read_text()
+    assert measured(work)[1] == found
+    if name == "fork_problem":
+        assert results["a_priori"].get("floor") is None and "cubic" in results["a_posteriori"]["baselines"]
+        assert (work / "report.html").is_file()
+    if name == "fork_measure":
+        assert found["mean_square_ratio"] > 0 and "mean square ratio" in (work / "report.html").read_text()
+
+
+def test_what_is_missing_is_said_in_one_line(tree, forks):
+    work = tree / "runs" / "fork_network-tiny"
+    (work / "experiment.py").unlink()
+    loaded = interpreter(tree, "import sys, json, closure_jax as cj; cj.load(json.loads(sys.argv[1]))", str(work))
+    (line,) = [line for line in loaded.stderr.splitlines() if line.startswith("closure_jax.errors.UserError")]
+    assert "network.kind" in line and "experiment.py" in line

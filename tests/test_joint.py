@@ -1,16 +1,16 @@
-"""The joint latent: its moment term and loss against brute force, over devices, and as a run."""
+"""The joint latent: its moment term and loss against brute force, and its one phase."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import built
 from scipy import integrate, stats
 
-from closure_jax import closure, config, devices
-from closure_jax.config import build
+from closure_jax import closure, devices
+from closure_jax.data.dataset import FIELDS
 from closure_jax.latent.joint import moment_divergence
-from closure_jax.training import phases, steps
-from closure_jax.transport import losses
+from closure_jax.training import steps
 
 WEIGHTS = {"closure": 3.0, "vorticity": 0.5, "moments": 0.2}
 
@@ -37,58 +37,60 @@ def test_the_term_is_zero_for_standard_moments_and_finite_for_a_dead_entry():
 
 @pytest.fixture(scope="module")
 def case():
-    c = config.base("tiny", "diffusion", "joint")
-    rng = np.random.default_rng(0)
-    n = c.data.resolution
-    params = {field: build.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
-    params["network"] = build.init_network(c, jax.random.key(2))
+    """An experiment, parameters that are nowhere zero, a batch of six, and their keys."""
+    experiment = built("tiny", "diffusion", "joint")
+    (phase,) = experiment.program.phases(experiment)
+    params = phase.start(jax.random.key(0), {})
     params = jax.tree.map(lambda p: p + 0.05 * np.cos(np.arange(p.size, dtype="f")).reshape(p.shape), params)
-    batch = {field: rng.standard_normal((6, n, n)).astype(np.float32) for field in ("vorticity", "closure")}
-    return c, params, batch, jax.random.split(jax.random.key(3), 6)
+    rng, n = np.random.default_rng(0), experiment.data.resolution
+    batch = {field: rng.standard_normal((6, n, n)).astype(np.float32) for field in FIELDS}
+    return experiment, params, batch, jax.random.split(jax.random.key(3), 6)
 
 
+def loss_of(experiment, weights) -> steps.Loss:
+    loss = steps.joint_loss(*experiment.autoencoder_modules(), experiment.network, experiment.transport, weights)
+    return devices.alone(loss)
+
+
+@pytest.mark.slow
 def test_the_loss_is_the_sum_of_its_parts(case):
-    c, params, batch, keys = case
-    encoder, decoder = build.autoencoder_pair(c)
-    network, path = build.network(c), build.path(c)
-    loss = steps.joint_loss(encoder, decoder, network, path, "data", WEIGHTS)
-    total, measures = jax.jit(devices.alone(loss))(params, batch, keys)
+    experiment, params, batch, keys = case
+    encoder, decoder = experiment.autoencoder_modules()
+    total, measures = jax.jit(loss_of(experiment, WEIGHTS))(params, batch, keys)
 
     expected, latents = 0.0, {}
-    for field in ("vorticity", "closure"):
+    for field in FIELDS:
         latents[field] = jax.jit(encoder.apply)(params[field]["encoder"], batch[field])
         rebuilt = jax.jit(decoder.apply)(params[field]["decoder"], latents[field])
         expected += WEIGHTS[field] * np.mean((np.asarray(rebuilt) - batch[field]) ** 2)
     z = np.asarray(latents["closure"], np.float64)
     variance, mean = z.var(axis=0), z.mean(axis=0)
     expected += WEIGHTS["moments"] * np.mean(0.5 * (variance + mean**2 - 1 - np.log(variance)))
-    drift = closure.bind_drift(network, path, "data", params["network"], latents["vorticity"])
-    transport = jax.jit(lambda k, *pair: losses.transport_loss(path, drift, k, *pair))(keys, *latents.values())
+    field = closure.bind(experiment.network, params["network"], latents["vorticity"])
+    pair = (latents["vorticity"], latents["closure"])
+    transport = jax.jit(lambda k, *pair: experiment.transport.loss(field, k, *pair)[0])(keys, *pair)
     assert float(measures["transport"]) == pytest.approx(float(transport), rel=1e-5)
     assert float(total) == pytest.approx(float(expected + transport), rel=1e-5)
 
 
-def test_the_transport_loss_reaches_both_encoders(case):
-    c, params, batch, keys = case
-    only_transport = {"closure": 0.0, "vorticity": 0.0, "moments": 0.0}
-    loss = steps.joint_loss(*build.autoencoder_pair(c), build.network(c), build.path(c), "data", only_transport)
-    gradient = jax.jit(jax.grad(lambda p: devices.alone(loss)(p, batch, keys)[0]))(params)
+@pytest.mark.slow
+def test_the_transport_loss_reaches_both_encoders_and_no_decoder(case):
+    experiment, params, batch, keys = case
+    loss = loss_of(experiment, {"closure": 0.0, "vorticity": 0.0, "moments": 0.0})
+    gradient = jax.jit(jax.grad(lambda p: loss(p, batch, keys)[0]))(params)
     sizes = {
         (field, half): sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient[field][half]))
-        for field in ("vorticity", "closure")
+        for field in FIELDS
         for half in ("encoder", "decoder")
     }
     assert sizes["vorticity", "encoder"] > 0 and sizes["closure", "encoder"] > 0
     assert sizes["vorticity", "decoder"] == sizes["closure", "decoder"] == 0
 
 
-def test_published_weights_belong_to_the_process():
-    assert config.base("paper", "diffusion", "joint").latent.joint.closure_weight == 100
-    assert config.base("paper", "flow_matching", "joint").latent.joint.closure_weight == 1000
-
-
-def test_the_joint_space_is_trained_in_one_phase():
-    joint, ga = (phases.program_of(config.base("tiny", latent=latent)) for latent in ("joint", "ga"))
-    assert list(joint.phases) == ["joint"]
-    assert list(ga.phases) == ["autoencoder_vorticity", "autoencoder_closure", "transport"]
-    assert set(phases.latent_spaces()) == {"physical", "recon", "mp", "ga", "joint"}
+def test_the_joint_space_is_trained_in_one_phase_and_the_others_in_three():
+    for latent, names in (
+        ("joint", ["joint"]),
+        ("ga", ["autoencoder_vorticity", "autoencoder_closure", "transport"]),
+    ):
+        experiment = built("tiny", "flow_matching", latent)
+        assert [phase.name for phase in experiment.program.phases(experiment)] == names

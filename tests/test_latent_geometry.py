@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import built
 
-from closure_jax import config as config_lib
-from closure_jax.config import build
 from closure_jax.data.dataset import Dataset, Normalisation
 from closure_jax.evaluation import latent_geometry as geometry
 from closure_jax.evaluation import topology
@@ -93,14 +92,14 @@ def test_trustworthiness_and_continuity_worked_by_hand():
     assert geometry.trustworthiness(latent, full, 1) == pytest.approx(1 / 4)
 
 
-@pytest.mark.parametrize("neighbours", [1, 5, 10])
-def test_trustworthiness_is_that_of_scikit_learn(neighbours):
-    manifold = pytest.importorskip("sklearn.manifold")
-    full = cloud(50, 6)
-    latent = full[:, :2]
-    expected = manifold.trustworthiness(full, latent, n_neighbors=neighbours)
-    pair = geometry.pairwise_distances(full), geometry.pairwise_distances(latent)
-    assert geometry.trustworthiness(*pair, neighbours) == pytest.approx(expected)
+def test_trustworthiness_is_that_of_scikit_learn():
+    for neighbours in (1, 5, 10):
+        manifold = pytest.importorskip("sklearn.manifold")
+        full = cloud(50, 6)
+        latent = full[:, :2]
+        expected = manifold.trustworthiness(full, latent, n_neighbors=neighbours)
+        pair = geometry.pairwise_distances(full), geometry.pairwise_distances(latent)
+        assert geometry.trustworthiness(*pair, neighbours) == pytest.approx(expected)
 
 
 def test_smoothness_is_the_slope_between_states_of_different_trajectories():
@@ -147,19 +146,19 @@ class Stretch(nn.Module):
 
 @functools.cache
 def untrained(latent: str = "ga") -> tuple:
-    """(configuration, model) at `tiny` with initial weights."""
-    c = config_lib.base("tiny", latent=latent)
-    params = {field: build.init_autoencoder(c, jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
+    """(experiment, model) at `tiny` with initial weights."""
+    experiment = built("tiny", "flow_matching", latent)
+    params = {field: experiment.init_autoencoder(jax.random.key(i)) for i, field in enumerate(("vorticity", "closure"))}
     params["network"] = {}  # not asked for
     numbers = {"mean": jnp.float32(0.1), "std": jnp.float32(0.5)}
     scalings = dict.fromkeys(("vorticity", "closure", "latent_vorticity", "latent_closure"), numbers)
-    return c, build.assemble(c, {"params": params, "scalings": scalings})
+    return experiment, experiment.assemble({"params": params, "scalings": scalings})
 
 
 def stretched(factors: np.ndarray):
-    c, model = untrained()
-    decoder = Stretch(c.data.resolution, tuple(factors.tolist()))
-    latents = np.zeros((2, *build.latent_shape(c)), np.float32)
+    experiment, model = untrained()
+    decoder = Stretch(experiment.data.resolution, tuple(factors.tolist()))
+    latents = np.zeros((2, *experiment.latent_shape), np.float32)
     params = decoder.init(jax.random.key(0), latents)
     return model.replace(decoder=decoder, params=model.params | {"closure": {"decoder": params}}), latents
 
@@ -273,26 +272,27 @@ def test_a_latent_space_has_every_measure_and_array():
 
 
 def test_latents_that_are_not_finite_are_said_to_be():
-    c, dataset, model = _arguments("ga")
+    dataset, model, states = _arguments("ga")
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), model.params["closure"])
-    results = geometry.evaluate(c, dataset, model.replace(params=model.params | {"closure": broken}))
+    results = geometry.evaluate(dataset, model.replace(params=model.params | {"closure": broken}), states)
     assert results == ({"missing": "latents of the closure are not finite"}, {})
 
 
 def test_too_few_fields_are_said_to_be():
-    c, _, model = _arguments("physical")
-    results, arrays = geometry.evaluate(c, flow_data(trajectories=1, snapshots=7), model)
+    _, model, states = _arguments("physical")
+    results, arrays = geometry.evaluate(flow_data(trajectories=1, snapshots=7), model, states)
     assert "7 test fields" in results["missing"] and not arrays
 
 
-@pytest.mark.parametrize("trajectories, snapshots, count", [(8, 200, 400), (10, 200, 8), (1, 40, 24), (2, 5, 400)])
-def test_states_are_spread_over_all_trajectories_and_times(trajectories, snapshots, count):
-    rows, columns = geometry.spread(trajectories, snapshots, count)
-    assert 0.7 * min(count, trajectories * snapshots) <= len(rows) * len(columns) <= count
-    assert rows[0] == 0 and rows[-1] == trajectories - 1 and len(set(rows)) == len(rows)
-    assert columns[0] == 0 and columns[-1] == snapshots - 1 and np.ptp(np.diff(columns)) <= 1
+def test_states_are_spread_over_all_trajectories_and_times():
+    for trajectories, snapshots, count in ((8, 200, 400), (10, 200, 8), (1, 40, 24), (2, 5, 400)):
+        rows, columns = geometry.spread(trajectories, snapshots, count)
+        assert 0.7 * min(count, trajectories * snapshots) <= len(rows) * len(columns) <= count
+        assert rows[0] == 0 and rows[-1] == trajectories - 1 and len(set(rows)) == len(rows)
+        assert columns[0] == 0 and columns[-1] == snapshots - 1 and np.ptp(np.diff(columns)) <= 1
 
 
 def _arguments(latent: str) -> tuple:
-    c, model = untrained(latent)
-    return c, flow_data(), model
+    """(data, model, how many states)."""
+    experiment, model = untrained(latent)
+    return flow_data(), model, experiment.evaluation.geometry_states

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import closure_jax
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "closure_jax"
 
@@ -18,11 +20,12 @@ LAYERS = (
     ("workdir",),
     ("config",),
     ("data",),
+    ("problems",),
     ("coupling",),
     ("closure",),
     ("physics", "models", "transport", "latent"),
     ("devices",),
-    ("random", "errors"),
+    ("files", "random", "errors", "tables"),
 )
 """Rooms from the top of the house to its ground; a room imports from layers below its own, and from itself."""
 
@@ -76,3 +79,11 @@ def test_the_readme_shows_every_room():
     assert picture is not None
     shown = set(re.findall(r"^  (\w+)(?:/|\.py)", picture.group(1), flags=re.M))
     assert shown == LEVEL.keys()
+
+
+def test_the_face_tells_type_checkers_what_it_imports():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0)
+    told = {alias.name: node.module for node in imports for alias in node.names if node.module != "typing"}
+    assert told == closure_jax._WHERE
+    assert set(closure_jax.__all__) == {*closure_jax._WHERE, "__version__"}

@@ -1,5 +1,6 @@
 """Ensembles over devices and in chunks: member by member the numbers of one device and one chunk."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,18 +10,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 
 from closure_jax.coupling import ensemble
 from closure_jax.data import simulate
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral
+from closure_jax.problems import Kolmogorov
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DT = 0.02
-GRID = spectral.make_grid(16, 1.0)
-FLOW = flow_lib.KolmogorovFlow(GRID)
-NOISE = noise_lib.QWienerNoise(GRID, 5e-5, 10.0, 0.005, DT)
+PROBLEM = Kolmogorov(stored_resolution=8, resolution=16, dt=0.02)
+SYSTEM = PROBLEM.reference()
+GRID = SYSTEM.flow.grid
 
 
 def rollout(chunk: int, scratch: Path | None = None) -> ensemble.Rollout:
@@ -28,15 +27,13 @@ def rollout(chunk: int, scratch: Path | None = None) -> ensemble.Rollout:
     start = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
     start = np.asarray(spectral.to_physical(spectral.to_fourier(start) * spectral.dealias_mask(GRID)))
     starts = np.repeat(start, 5, axis=1)
-    exact = flow_lib.exact_closure(GRID, NOISE)
-    return ensemble.rollout(FLOW, exact, starts, jax.random.key(4), DT, 1, 2, "test members", chunk, scratch)
+    return ensemble.rollout(SYSTEM, starts, jax.random.key(4), 2, "test members", chunk, scratch)
 
 
 def simulated() -> list[np.ndarray]:
     """Two snapshots of eight trajectories, vorticity and closure: four arrays (8, 8, 8)."""
-    initial = noise_lib.GaussianRandomField(GRID, 2.5, 7.0)
     keys = simulate.trajectory_keys(3, np.arange(8))
-    return [field for pair in simulate.snapshots(FLOW, NOISE, initial, keys, 8, 5, 2) for field in pair]
+    return [field for pair in simulate.snapshots(SYSTEM, keys, 5, 2) for field in pair]
 
 
 FOUR_DEVICES = """
@@ -58,6 +55,7 @@ def whole() -> ensemble.Rollout:
     return run
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_members_and_trajectories_of_one(whole, tmp_path):
     file = tmp_path / "four.npz"
     environment = os.environ | {
@@ -74,6 +72,7 @@ def test_four_devices_give_the_members_and_trajectories_of_one(whole, tmp_path):
         np.testing.assert_allclose(four[f"simulated{i}"], field, rtol=0, atol=1e-4 * np.abs(field).max())
 
 
+@pytest.mark.slow
 def test_chunks_change_no_member_and_a_large_ensemble_is_streamed_to_a_file(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(ensemble, "_IN_MEMORY", 1000)
     cut = rollout(4, tmp_path / "rollouts")  # 4, 4 and, with two of the members before, 4
@@ -83,13 +82,11 @@ def test_chunks_change_no_member_and_a_large_ensemble_is_streamed_to_a_file(whol
     np.testing.assert_array_equal(stored.reshape(cut.fields.shape), cut.fields)
 
 
-@pytest.mark.parametrize("devices_here", [1, 3, 4])
-@pytest.mark.parametrize("total", [1, 2, 10, 12, 1000])
-@pytest.mark.parametrize("chunk", [1, 7, 128, 5000])
-def test_chunks_are_equal_and_cover_every_member_once_or_with_the_same_numbers(monkeypatch, total, chunk, devices_here):
-    monkeypatch.setattr(jax, "local_device_count", lambda: devices_here)
-    size, starts = ensemble._chunks(total, chunk)
-    covered = {member for start in starts for member in range(start, start + size)}
-    assert covered == set(range(total)) and starts[0] == 0
-    assert size < chunk + devices_here
-    assert size % devices_here == 0 or size == total
+def test_chunks_are_equal_and_cover_every_member_once_or_with_the_same_numbers(monkeypatch):
+    for here, total, chunk in itertools.product((1, 3, 4), (1, 2, 10, 12, 1000), (1, 7, 128, 5000)):
+        monkeypatch.setattr(jax, "local_device_count", lambda count=here: count)
+        size, starts = ensemble._chunks(total, chunk)
+        covered = {member for start in starts for member in range(start, start + size)}
+        assert covered == set(range(total)) and starts[0] == 0
+        assert size < chunk + here
+        assert size % here == 0 or size == total

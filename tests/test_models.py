@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from helpers import built
 
-from closure_jax import config, random
-from closure_jax.config import build
+from closure_jax import random
+from closure_jax.errors import UserError
 from closure_jax.models import autoencoder, convolution, layers, velocity_field
+from closure_jax.models.autoencoders import AUTOENCODERS
 
 EPSILON = np.finfo(np.float32).eps
 
 
 def standard_normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def lively(module, *inputs, seed=0, **how):
@@ -34,7 +36,7 @@ def lively(module, *inputs, seed=0, **how):
 
 
 def shifted(x, by):
-    return np.roll(x, by, axis=(1, 2))
+    return jnp.roll(x, by, axis=(1, 2))
 
 
 def assert_same(actual, expected, rounding):
@@ -45,47 +47,46 @@ def assert_same(actual, expected, rounding):
 # --- layers ---
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_periodic_convolution_is_the_circular_one(kernel):
-    x = standard_normal(2, 8, 8, 3)
-    module = layers.PeriodicConv(4, kernel=kernel)
-    params = lively(module, x)
-    circular = nn.Conv(4, (kernel, kernel), padding="CIRCULAR")
-    expected = circular.apply({"params": params["params"]["Conv_0"]}, x)
-    assert_same(module.apply(params, x), expected, rounding=3 * kernel**2)  # sums of 3 kernel^2 products
+def test_periodic_convolution_is_the_circular_one():
+    for kernel in [1, 3, 5]:
+        x = standard_normal(2, 8, 8, 3)
+        module = layers.PeriodicConv(4, kernel=kernel)
+        params = lively(module, x)
+        circular = nn.Conv(4, (kernel, kernel), padding="CIRCULAR")
+        expected = circular.apply({"params": params["params"]["Conv_0"]}, x)
+        assert_same(module.apply(params, x), expected, rounding=3 * kernel**2)  # sums of 3 kernel^2 products
 
 
-@pytest.mark.parametrize(("stride", "by"), [(1, (3, -2)), (2, (2, -4))])
-def test_periodic_convolution_commutes_with_shifts_by_its_stride(stride, by):
-    x = standard_normal(2, 8, 8, 3)
-    module = layers.PeriodicConv(4, stride=stride)
-    params = lively(module, x)
-    y = np.asarray(module.apply(params, x))
-    assert y.shape == (2, 8 // stride, 8 // stride, 4)
-    assert_same(module.apply(params, shifted(x, by)), shifted(y, tuple(b // stride for b in by)), rounding=27)
+def test_periodic_convolution_commutes_with_shifts_by_its_stride():
+    for stride, by in [(1, (3, -2)), (2, (2, -4))]:
+        x = standard_normal(2, 8, 8, 3)
+        module = layers.PeriodicConv(4, stride=stride)
+        params = lively(module, x)
+        y = np.asarray(module.apply(params, x))
+        assert y.shape == (2, 8 // stride, 8 // stride, 4)
+        assert_same(module.apply(params, shifted(x, by)), shifted(y, tuple(b // stride for b in by)), rounding=27)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_strided_convolution_takes_the_odd_points_of_the_full_one(kernel):
-    x = standard_normal(1, 8, 8, 2)
-    params = lively(layers.PeriodicConv(3, kernel=kernel), x)
-    full = np.asarray(layers.PeriodicConv(3, kernel=kernel).apply(params, x))
-    strided = layers.PeriodicConv(3, kernel=kernel, stride=2).apply(params, x)
-    assert_same(strided, full[:, 1::2, 1::2], rounding=2 * kernel**2)
+def test_strided_convolution_takes_the_odd_points_of_the_full_one():
+    for kernel in [3, 5]:
+        x = standard_normal(1, 8, 8, 2)
+        params = lively(layers.PeriodicConv(3, kernel=kernel), x)
+        full = np.asarray(layers.PeriodicConv(3, kernel=kernel).apply(params, x))
+        strided = layers.PeriodicConv(3, kernel=kernel, stride=2).apply(params, x)
+        assert_same(strided, full[:, 1::2, 1::2], rounding=2 * kernel**2)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_periodic_convolution_wastes_no_more_than_a_border(stride):
-    n, x = 16, standard_normal(1, 16, 16, 8)
-    module = layers.PeriodicConv(8, stride=stride)
-    params = lively(module, x)
-    analysis = jax.jit(module.apply).lower(params, x).cost_analysis()
-    needed = 2 * 9 * 8 * 8 * (n // stride) ** 2
-    assert needed <= analysis["flops"] < 1.02 * needed * ((n + 2) / n) ** 2
+def test_periodic_convolution_wastes_no_more_than_a_border():
+    for stride in [1, 2]:
+        n, x = 16, standard_normal(1, 16, 16, 8)
+        module = layers.PeriodicConv(8, stride=stride)
+        params = lively(module, x)
+        analysis = jax.jit(module.apply).lower(params, x).cost_analysis()
+        needed = 2 * 9 * 8 * 8 * (n // stride) ** 2
+        assert needed <= analysis["flops"] < 1.02 * needed * ((n + 2) / n) ** 2
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
 def test_derivatives_of_a_periodic_convolution_are_those_of_the_circular_one(kernel, stride):
     """By field and kernel, forward and in reverse; a stride takes odd points of the circular one."""
     x, dx = standard_normal(2, 2, 8, 8, 3)
@@ -108,19 +109,20 @@ def test_derivatives_of_a_periodic_convolution_are_those_of_the_circular_one(ker
         assert_same(one, other, rounding=9 * kernel**2)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 16])
-def test_edges_of_a_periodic_convolution_on_small_squares_and_on_other_platforms(n):
-    x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
-    expected = convolution._wrapped_before(x, weight)
-    assert_same(convolution._with_edges(x, weight), expected, rounding=27)
-    assert_same(convolution._wrapped(x, weight, 1), expected, rounding=27)
+@pytest.mark.slow
+def test_edges_of_a_periodic_convolution_on_small_squares_and_on_other_platforms():
+    for n in [1, 2, 3, 16]:
+        x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
+        expected = convolution._wrapped_before(x, weight)
+        assert_same(convolution._with_edges(x, weight), expected, rounding=27)
+        assert_same(convolution._wrapped(x, weight, 1), expected, rounding=27)
 
 
-@pytest.mark.parametrize("n", [1, 2, 8])
-def test_convolution_after_upsampling_is_done_before_it(n):
-    x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
-    repeated = x.repeat(2, axis=1).repeat(2, axis=2)
-    assert_same(convolution.upsampled(x, weight), convolution.periodic(repeated, weight), rounding=27)
+def test_convolution_after_upsampling_is_done_before_it():
+    for n in [1, 2, 8]:
+        x, weight = standard_normal(2, n, n, 3), standard_normal(3, 3, 3, 4)
+        repeated = x.repeat(2, axis=1).repeat(2, axis=2)
+        assert_same(convolution.upsampled(x, weight), convolution.periodic(repeated, weight), rounding=27)
 
 
 def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_fast():
@@ -134,6 +136,7 @@ def test_convolutions_in_a_differentiated_loop_are_in_the_layout_that_xla_runs_f
     assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
 
 
+@pytest.mark.slow
 def test_group_norm_is_that_of_flax():
     x = 3 + 2 * standard_normal(2, 6, 6, 8)
     ours, theirs = layers.GroupNorm(4), nn.GroupNorm(4)
@@ -162,7 +165,7 @@ SPACE_FIRST = (2, 1, 0, 3)  # between (batch, x, y, c) and (y, x, batch, c), eit
 def spectral_conv_by_fft(x, weight, modes):
     """The Fourier layer with rfft2 and irfft2, in double precision; weight (2 modes, modes, c, features), kx from -modes."""
     n = x.shape[1]
-    x_hat = np.fft.rfft2(x.astype(float), axes=(1, 2))
+    x_hat = np.fft.rfft2(np.asarray(x, float), axes=(1, 2))
     y_hat = np.zeros((len(x), n, n // 2 + 1, weight.shape[-1]), complex)
     for j, kx in enumerate(range(-modes, modes)):
         for ky in range(modes):
@@ -170,14 +173,14 @@ def spectral_conv_by_fft(x, weight, modes):
     return np.fft.irfft2(y_hat, s=(n, n), axes=(1, 2))
 
 
-@pytest.mark.parametrize(("n", "modes"), [(16, 6), (8, 4), (9, 4)])  # 8, 4: kx = -4 is the Nyquist line
-def test_spectral_convolution_is_that_of_the_fft(n, modes):
-    x = standard_normal(2, n, n, 3)
-    module = layers.SpectralConv(5, modes)
-    params = lively(module, x.transpose(SPACE_FIRST))
-    weight = np.asarray(params["params"]["real"], float) + 1j * np.asarray(params["params"]["imaginary"], float)
-    actual = jax.jit(module.apply)(params, x.transpose(SPACE_FIRST)).transpose(SPACE_FIRST)
-    assert_same(actual, spectral_conv_by_fft(x, weight, modes), rounding=2 * n)  # sums over n and n
+def test_spectral_convolution_is_that_of_the_fft():
+    for n, modes in [(16, 6), (8, 4), (9, 4)]:
+        x = standard_normal(2, n, n, 3)
+        module = layers.SpectralConv(5, modes)
+        params = lively(module, x.transpose(SPACE_FIRST))
+        weight = np.asarray(params["params"]["real"], float) + 1j * np.asarray(params["params"]["imaginary"], float)
+        actual = jax.jit(module.apply)(params, x.transpose(SPACE_FIRST)).transpose(SPACE_FIRST)
+        assert_same(actual, spectral_conv_by_fft(x, weight, modes), rounding=2 * n)  # sums over n and n
 
 
 def test_spectral_convolution_starts_with_complex_weights_of_variance_one_over_channels():
@@ -198,17 +201,17 @@ def test_layers_start_with_the_variance_of_their_fan_in():
 def wave(n, kx, ky, phase=0.0):
     """cos(kx x + ky y + phase) on n^2 points of a torus of 2 pi, (1, n, n, 1)."""
     x = 2 * np.pi * np.arange(n) / n
-    return np.cos(kx * x[:, None] + ky * x[None, :] + phase)[None, :, :, None].astype(np.float32)
+    return jnp.asarray(np.cos(kx * x[:, None] + ky * x[None, :] + phase)[None, :, :, None], jnp.float32)
 
 
-@pytest.mark.parametrize(("n", "m"), [(16, 8), (12, 6), (15, 5)])
-def test_resampling_keeps_what_both_grids_resolve_and_drops_the_rest(n, m):
-    resolved = [(0, 0), (1, 0), (0, -2), (2, 1), (-1, 2)]
-    for kx, ky in resolved:
-        for start, end in ((n, m), (m, n)):
-            assert_same(layers.resample(wave(start, kx, ky, 0.7), end), wave(end, kx, ky, 0.7), rounding=n)
-    for kx, ky in [(m // 2 + 1, 0), (1, m // 2 + 1)]:  # would alias
-        np.testing.assert_allclose(layers.resample(wave(n, kx, ky), m), 0, atol=n * EPSILON)
+def test_resampling_keeps_what_both_grids_resolve_and_drops_the_rest():
+    for n, m in [(16, 8), (12, 6), (15, 5)]:
+        resolved = [(0, 0), (1, 0), (0, -2), (2, 1), (-1, 2)]
+        for kx, ky in resolved:
+            for start, end in ((n, m), (m, n)):
+                assert_same(layers.resample(wave(start, kx, ky, 0.7), end), wave(end, kx, ky, 0.7), rounding=n)
+        for kx, ky in [(m // 2 + 1, 0), (1, m // 2 + 1)]:  # would alias
+            np.testing.assert_allclose(layers.resample(wave(n, kx, ky), m), 0, atol=n * EPSILON)
 
 
 def test_resampling_down_and_up_is_the_projection_on_the_coarse_band():
@@ -235,7 +238,7 @@ def test_time_embedding_tells_near_times_apart_as_its_scale_says():
     module = layers.TimeEmbedding(width, width, scale)
     # the dense layer replaced by the identity, far up where SiLU is the identity too: the features themselves
     params = {"params": {"Dense_0": {"kernel": jnp.eye(width), "bias": jnp.full(width, 64.0)}}}
-    tau = np.array([0.3, 0.4, 0.9], np.float32)
+    tau = jnp.array([0.3, 0.4, 0.9])
     features = np.asarray(module.apply(params, tau)) - 64
     correlation = features @ features.T / (width / 2)
     # E cos(2 pi w (t - t')) for normal w = exp(-(2 pi scale (t - t'))^2 / 2), over width / 2 frequencies
@@ -259,11 +262,11 @@ NETWORK_ROUNDING = 1000  # ten layers, each a sum of a hundred products, with no
 
 
 def test_every_autoencoder_is_tested():
-    assert set(ENCODERS) == set(DECODERS) == set(build.AUTOENCODERS) - {"identity"}
+    assert set(ENCODERS) == set(DECODERS) == set(AUTOENCODERS) - {"identity"}
 
 
 def test_physical_space_is_its_own_latent_without_parameters():
-    encoder, decoder = build.AUTOENCODERS["identity"](None, N)
+    encoder, decoder = AUTOENCODERS["identity"]().modules(N)
     field = standard_normal(2, N, N)
     latent = encoder.apply({}, field)
     assert latent.shape == (2, N, N, 1)
@@ -271,39 +274,43 @@ def test_physical_space_is_its_own_latent_without_parameters():
     assert jax.tree.leaves([encoder.init(jax.random.key(0), field), decoder.init(jax.random.key(0), latent)]) == []
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_encoders_commute_with_shifts_by_a_patch(name):
-    module, field = ENCODERS[name], standard_normal(2, N, N)
-    params = lively(module, field)
-    encode = jax.jit(module.apply)
-    latent = np.asarray(encode(params, field))
-    assert latent.shape == (2, R, R, 2)
-    factor = N // R
-    assert_same(encode(params, shifted(field, (factor, -2 * factor))), shifted(latent, (1, -2)), NETWORK_ROUNDING)
-    assert np.abs(encode(params, shifted(field, (1, 0))) - latent).max() > 0.01 * np.abs(latent).max()
+@pytest.mark.slow
+def test_encoders_commute_with_shifts_by_a_patch():
+    for name in ENCODERS:
+        module, field = ENCODERS[name], standard_normal(2, N, N)
+        params = lively(module, field)
+        encode = jax.jit(module.apply)
+        latent = np.asarray(encode(params, field))
+        assert latent.shape == (2, R, R, 2)
+        factor = N // R
+        assert_same(encode(params, shifted(field, (factor, -2 * factor))), shifted(latent, (1, -2)), NETWORK_ROUNDING)
+        assert np.abs(encode(params, shifted(field, (1, 0))) - latent).max() > 0.01 * np.abs(latent).max()
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_decoders_commute_with_shifts_by_a_patch(name):
-    module, latent = DECODERS[name], standard_normal(2, R, R, 2)
-    params = lively(module, latent)
-    decode = jax.jit(module.apply)
-    field = np.asarray(decode(params, latent))
-    assert field.shape == (2, N, N)
-    factor = N // R
-    assert_same(decode(params, shifted(latent, (1, -2))), shifted(field, (factor, -2 * factor)), NETWORK_ROUNDING)
+@pytest.mark.slow
+def test_decoders_commute_with_shifts_by_a_patch():
+    for name in DECODERS:
+        module, latent = DECODERS[name], standard_normal(2, R, R, 2)
+        params = lively(module, latent)
+        decode = jax.jit(module.apply)
+        field = np.asarray(decode(params, latent))
+        assert field.shape == (2, N, N)
+        factor = N // R
+        assert_same(decode(params, shifted(latent, (1, -2))), shifted(field, (factor, -2 * factor)), NETWORK_ROUNDING)
 
 
+@pytest.mark.slow
 def test_compact_autoencoder_starts_as_fourier_truncation_and_padding():
     field = wave(N, 1, -1, 0.4)[..., 0] + wave(N, 5, 0)[..., 0]
     encoder, decoder = autoencoder.CompactEncoder(R, 1, 4, 1), autoencoder.CompactDecoder(N, 4, 1)
-    latent = encoder.apply(jax.jit(encoder.init)(jax.random.key(0), field), field)
+    latent = jax.jit(encoder.init_with_output)(jax.random.key(0), field)[0]
     assert_same(latent, wave(R, 1, -1, 0.4), rounding=N)
-    back = decoder.apply(jax.jit(decoder.init)(jax.random.key(0), latent), latent)
+    back = jax.jit(decoder.init_with_output)(jax.random.key(0), latent)[0]
     assert_same(back, wave(N, 1, -1, 0.4)[..., 0], rounding=2 * N)
 
 
 @pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.slow
 def test_velocity_network_commutes_with_shifts_and_splits_at_the_condition(gated):
     module = velocity_field.FourierVelocityField(
         width=6,
@@ -318,30 +325,61 @@ def test_velocity_network_commutes_with_shifts_and_splits_at_the_condition(gated
     x, condition, tau = (
         standard_normal(2, 8, 8, 1),
         standard_normal(2, 8, 8, 1, seed=1),
-        np.array([0.2, 0.7], np.float32),
+        jnp.array([0.2, 0.7]),
     )
-    params = lively(module, x, tau, condition)
+    params = lively(module, x, condition, tau)
     velocity = jax.jit(module.apply)
-    v = np.asarray(velocity(params, x, tau, condition))
+    v = np.asarray(velocity(params, x, condition, tau))
     assert v.shape == x.shape
     by = (3, -2)
-    assert_same(velocity(params, shifted(x, by), tau, shifted(condition, by)), shifted(v, by), NETWORK_ROUNDING)
+    assert_same(velocity(params, shifted(x, by), shifted(condition, by), tau), shifted(v, by), NETWORK_ROUNDING)
 
     @jax.jit
-    def composed(params, x, tau, condition):
+    def composed(params, x, condition, tau):
         features = module.apply(params, condition, method="encode_condition")
         assert features.shape == (8, 8, 2, 11)
-        return module.apply(params, x, tau, features, method="velocity")
+        return module.apply(params, x, features, tau, method="velocity")
 
-    assert_same(composed(params, x, tau, condition), v, NETWORK_ROUNDING)
+    assert_same(composed(params, x, condition, tau), v, NETWORK_ROUNDING)
     for other in (  # each input counts, and the two examples do not meet
-        velocity(params, shifted(x, by), tau, condition),
-        velocity(params, x, tau[::-1], condition),
-        velocity(params, x, tau, shifted(condition, by)),
+        velocity(params, shifted(x, by), condition, tau),
+        velocity(params, x, condition, tau[::-1]),
+        velocity(params, x, shifted(condition, by), tau),
     ):
         assert np.abs(other - v).max() > 1e-2 * np.abs(v).max()
     one = np.stack([x[0], 2 * x[1]])
-    assert_same(velocity(params, one, tau, condition)[0], v[0], NETWORK_ROUNDING)
+    assert_same(velocity(params, one, condition, tau)[0], v[0], NETWORK_ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_velocity_network_takes_any_number_of_times():
+    """Each time has an embedding of its own, and what a network of fewer times has keeps its name and initial values."""
+
+    def network(times):
+        return velocity_field.FourierVelocityField(width=4, modes=2, depth=1, hidden=8, time_features=8, times=times)
+
+    x, condition = standard_normal(2, 8, 8, 1), standard_normal(2, 8, 8, 1, seed=1)
+    s, t = np.array([0.2, 0.7], np.float32), np.array([0.9, 0.4], np.float32)
+    none, one, two = (
+        traverse_util.flatten_dict(network(n).init(jax.random.key(0), x, condition, *[t] * n), sep="/")
+        for n in range(3)
+    )
+    assert not any("embedding" in name for name in none)
+    assert {name for name in two if name not in one} == {
+        f"params/further_time_embeddings_0/Dense_0/{leaf}" for leaf in ("kernel", "bias")
+    }
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(leaf, two[name])
+    common = {name for name, leaf in none.items() if name in one and one[name].shape == leaf.shape}
+    assert {name for name in none if "state_branch" not in name} <= common
+
+    params = lively(network(2), x, condition, s, t)
+    v = network(2).apply(params, x, condition, s, t)
+    for other in ((t, s), (s, s), (t, t)):  # each counts, and they are not the same to the network
+        assert np.abs(network(2).apply(params, x, condition, *other) - v).max() > 1e-3 * np.abs(v).max()
+    assert network(0).apply(lively(network(0), x, condition), x, condition).shape == x.shape
+    with pytest.raises(UserError, match="1 transport times: expected times = 2"):
+        network(2).apply(params, x, condition, s)
 
 
 # --- published sizes ---------------------------------------------------------------------------------------------------
@@ -355,25 +393,28 @@ def sizes(params) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("latent", "published", "without_projections", "with_projections"),
-    [("ga", 181_000, 180_289, 200_849), ("physical", 1_020_000, 1_024_129, 1_065_249)],
+    [
+        ("ga", 181_000, 180_289, 200_849),
+        ("physical", 1_020_000, 1_024_129, 1_065_249),
+    ],
 )
 def test_the_published_networks_have_the_published_number_of_parameters(
     latent, published, without_projections, with_projections
 ):
-    c = config.base("paper", "flow_matching", latent)
-    counted = sizes(jax.eval_shape(lambda: build.init_network(c, jax.random.key(0)))["params"])
+    e = built("paper", "flow_matching", latent)
+    counted = sizes(jax.eval_shape(lambda: e.init_network(jax.random.key(0)))["params"])
     # the published figure has no projection of the time in each layer, which ours adds: 256 inputs and a bias for each channel
-    projections = c.network.depth * c.network.width * (c.network.time_features + 1)
+    projections = e.network.depth * e.network.width * (e.network.time_features + 1)
     assert sum(counted.values()) == with_projections
     assert sum(counted.values()) - projections == without_projections
     assert without_projections == pytest.approx(published, rel=5e-3)
 
 
 def test_the_published_autoencoder_has_the_published_number_of_parameters_but_for_its_attention():
-    c = config.base("paper", "flow_matching", "ga")
-    counted = sizes(jax.eval_shape(lambda: build.init_autoencoder(c, jax.random.key(0))))
+    e = built("paper")
+    counted = sizes(jax.eval_shape(lambda: e.init_autoencoder(jax.random.key(0))))
     assert sum(counted.values()) == 8_478_978
     # the release projects queries, keys and values a second time in both attentions: 9.0 M in all
-    channels = 4 * c.autoencoder.width
+    channels = 4 * e.autoencoder.width
     again = 2 * 4 * channels * (channels + 1)
     assert sum(counted.values()) + again == pytest.approx(9.0e6, rel=2e-3)

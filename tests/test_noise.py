@@ -4,7 +4,6 @@ import functools
 
 import jax
 import numpy as np
-import pytest
 
 from closure_jax import random
 from closure_jax.physics import noise as noise_lib
@@ -37,7 +36,7 @@ def index_radius(n):
 
 
 def mode_variances(n, length=1.0, sigma=0.0, kappa=0.0, alpha=0.0, dt=1.0):
-    """Variance of each mode's term of sigma dW/dt as the protocol writes it, full plane, (n, n)."""
+    """Variance of each mode's term of sigma dW/dt as the formula of `QWienerNoise` writes it, full plane, (n, n)."""
     k = index_radius(n) / length
     return np.nan_to_num(sigma**2 * kappa / dt * np.exp(-alpha * (2 * np.pi * k) ** 2 / 2) ** 2)
 
@@ -57,14 +56,14 @@ def test_the_published_noise_has_the_published_deviation():
     assert abs(np.sqrt(mean_part * 1e-3 * 10.0) - 5e-4) < 1e-12  # the mean vorticity wanders: after 10 units
 
 
-@pytest.mark.parametrize(("n", "length"), [(64, 2.0), (32, 0.5), (16, 1.0)])
-def test_deviation_and_shells_are_sums_over_the_modes_of_the_grid(n, length):
-    noise = q_wiener(n, length)
-    variances = mode_variances(n, length, **PUBLISHED)
-    np.testing.assert_allclose(noise.standard_deviation(), np.sqrt(variances.sum()), rtol=1e-7)
-    shell = np.rint(np.nan_to_num(index_radius(n), nan=n)).astype(int)
-    by_shell = [variances[shell == s].sum() for s in range(n // 2 + 1)]
-    np.testing.assert_allclose(noise.shell_spectrum(), by_shell, atol=1e-7 * max(by_shell))
+def test_deviation_and_shells_are_sums_over_the_modes_of_the_grid():
+    for n, length in [(64, 2.0), (32, 0.5), (16, 1.0)]:
+        noise = q_wiener(n, length)
+        variances = mode_variances(n, length, **PUBLISHED)
+        np.testing.assert_allclose(noise.standard_deviation(), np.sqrt(variances.sum()), rtol=1e-7)
+        shell = np.rint(np.nan_to_num(index_radius(n), nan=n)).astype(int)
+        by_shell = [variances[shell == s].sum() for s in range(n // 2 + 1)]
+        np.testing.assert_allclose(noise.shell_spectrum(), by_shell, atol=1e-7 * max(by_shell))
 
 
 def test_deviation_grows_with_the_domain_where_the_smoothing_stays():
@@ -135,11 +134,11 @@ def test_modes_are_independent_with_the_variance_of_the_double_sum():
     np.testing.assert_allclose(np.diag(covariance), 1, atol=MANY * np.sqrt(2 / count))
 
 
-@pytest.mark.parametrize("noise", [q_wiener(32), q_wiener(8), initial_field(16)], ids=["wide", "cut", "initial"])
-def test_a_draw_is_the_transform_of_a_real_field(noise):
-    field_hat = draws(noise, 8)
-    back = np.asarray(spectral.to_fourier(spectral.to_physical(field_hat)))
-    np.testing.assert_allclose(back, field_hat, atol=1e-6 * np.abs(field_hat).max())
+def test_a_draw_is_the_transform_of_a_real_field():
+    for noise in [q_wiener(32), q_wiener(8), initial_field(16)]:
+        field_hat = draws(noise, 8)
+        back = np.asarray(spectral.to_fourier(spectral.to_physical(field_hat)))
+        np.testing.assert_allclose(back, field_hat, atol=1e-6 * np.abs(field_hat).max())
 
 
 def test_draws_of_different_keys_are_uncorrelated():
@@ -175,7 +174,7 @@ def test_double_precision_is_drawn_in_full(x64):
 
 
 def brute_force_fields(n, top, count):
-    """The protocol's sum over the full plane, term by term: (count, n, n)."""
+    """The defining double sum over the full plane, term by term: (count, n, n)."""
     rng = np.random.default_rng(0)
     line = np.arange(n) / n
     x, y = line[:, None], line[None, :]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from closure_jax.pages import drawing
-from closure_jax.pages.run import animation, figures
+from closure_jax.pages.run import animation, fields
 from closure_jax.pages.run.report import write_report
 
 FIGURES = {
@@ -217,6 +217,7 @@ def test_text_is_escaped_and_tags_are_balanced(page):
 
     class Balance(html.parser.HTMLParser):
         def handle_starttag(self, tag, attrs):
+            assert tag != "script"
             if tag not in ("meta", "img"):
                 open_tags.append(tag)
 
@@ -229,7 +230,7 @@ def test_text_is_escaped_and_tags_are_balanced(page):
 
 def test_key_figures_are_on_the_page(page):
     _, text = page
-    for shown in ("0.0026", "1.01", "0.909", "at the last time, 20 time units", "4 · 10<sup>-9</sup>", "1 h 12 min"):
+    for shown in ("0.0026", "1.01", "0.909", "at the last time, 20 time units", "4.00 · 10⁻⁹", "1 h 12 min"):
         assert shown in text, shown
 
 
@@ -240,15 +241,87 @@ def test_sections_come_in_the_order_of_the_argument(page):
     ]
 
 
-@pytest.mark.parametrize("results", [with_nulls(make_results()), {}, {"a_priori": {"by_steps": {"3": None}}}])
-def test_values_that_are_missing_do_not_break_it(tmp_path, coarse, results):
-    path = write_report(
-        write_run(tmp_path, make_arrays(16, states=1, samples=1, times=1), results, make_metrics(records=1))
-    )
-    text = path.read_text(encoding="utf-8")
-    assert "–" in text and "None" not in re.sub(r"base64,[^\"]+", "", text)
+@pytest.mark.slow
+def test_values_that_are_missing_do_not_break_it(tmp_path, coarse):
+    arrays = make_arrays(16, states=1, samples=1, times=1)
+    for results in (with_nulls(make_results()), {}, {"a_priori": {"by_steps": {"3": None}}}):
+        path = write_report(write_run(tmp_path, arrays, results, make_metrics(records=1)))
+        text = path.read_text(encoding="utf-8")
+        assert "–" in text and "None" not in re.sub(r"base64,[^\"]+", "", text)
 
 
+LAW_ARRAYS = ("a_priori_exact_mean", "noise_spectrum_exact", "noise_standard_deviation")
+LAW_MEASURES = ("over_floor", "excess_error", "spread_ratio", "noise_spectrum_error", "crps_ratio")
+
+
+@pytest.mark.slow
+def test_where_nobody_knows_the_law_its_measures_are_dashes(tmp_path, coarse):
+    """All figures are drawn, without what needs the law, and spread and CRPS are shown in their own unit; a measure that is null
+    is as one that is absent."""
+    arrays, results = make_arrays(16), make_results()
+    for name in LAW_ARRAYS:
+        del arrays[name]
+    results["a_priori"]["floor"] = None
+    by_steps = results["a_priori"]["by_steps"]
+    for steps, values in by_steps.items():
+        kept = {name: value for name, value in values.items() if name not in LAW_MEASURES}
+        by_steps[steps] = kept | {"spread": 0.01875, "crps": 0.01125}
+    absent = write_report(write_run(tmp_path, arrays, results, make_metrics())).read_text(encoding="utf-8")
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES and "left out" not in absent
+    assert "Nobody knows the law" in absent and "no exact mean or deviation" in absent
+    for values in by_steps.values():
+        values |= dict.fromkeys(LAW_MEASURES)
+    null = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+    for text in (absent, null):
+        row = re.search(r'<tr><td class="name">1</td>(.*?)</tr>', text).group(1)
+        cells = re.findall(r"<td[^>]*>([^<]*)", row)
+        assert cells[:6] == ["0.110", "–", "–", "–", "–", "–"] and {"0.0187", "0.0112"} <= set(cells)
+
+
+@pytest.mark.slow
+def test_a_problem_without_a_solver_has_no_rollout_and_the_page_says_so(tmp_path, coarse):
+    """Pictures of an earlier report are gone."""
+    results = make_results()
+    del results["a_posteriori"]
+    directory = write_run(tmp_path, make_arrays(16), results, make_metrics())
+    (directory / "figures").mkdir()
+    (directory / "figures" / "rollout_pdf.png").write_bytes(b"of an earlier report")
+    text = write_report(directory).read_text(encoding="utf-8")
+    assert "no solver for the closure to run in" in text and "None" not in re.sub(r"base64,[^\"]+", "", text)
+    assert {name for name in FIGURES if "rollout" not in name} == {
+        path.name for path in (tmp_path / "figures").iterdir()
+    }
+
+
+def test_baselines_stand_beside_the_model_at_three_times(tmp_path, coarse):
+    results = make_results()
+    time = np.arange(21.0)
+    scores = {"crps": (0.003 * time).tolist(), "finite_fraction": 0.75, "seconds_per_time_unit": 0.0625}
+    results["a_posteriori"]["baselines"] = {
+        "none": {"relative_error": (0.05 * time).tolist(), "spread": [0.0] * 21, **scores},
+        "deterministic_<exact>": {"relative_error": (0.004 * time).tolist(), "spread": None, **scores},
+    }
+    text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+    rows = {
+        row[0]: row[1:]
+        for row in (re.findall(r"<td[^>]*>([^<]*)", line) for line in re.findall(r"<tr><td.*</tr>", text))
+        if len(row) == 8
+    }
+    assert rows["no closure"] == ["0.0500", "0.500", "1", "0", "0.0600", "0.750", "0.0625"]
+    assert rows["deterministic &lt;exact&gt;"] == ["0.00400", "0.0400", "0.0800", "–", "0.0600", "0.750", "0.0625"]
+    assert rows["model"][:3] == ["0.00200", "0.0200", "0.0400"] and rows["truth"][3] == "0.00224"
+
+
+def test_a_log_axis_has_few_ticks_inside_its_limits():
+    ticks = drawing.LogTicks(most=7)
+    for low, high in ((4.5e-6, 7e-5), (1e-12, 0.02), (0.98, 1.04), (0.3, 300), (1e-300, 1e300)):
+        found = np.array(ticks.tick_values(low, high))
+        assert 2 <= len(found) <= 9 and found.min() >= low * 0.999 and found.max() <= high * 1.001
+    assert list(ticks.tick_values(0, 0)) == []
+    assert [drawing.log_text(value, plain=False) for value in (1e-6, 5e-5, 1.0)] == ["10⁻⁶", "5 · 10⁻⁵", "10⁰"]
+
+
+@pytest.mark.slow
 def test_a_run_that_diverged_is_still_drawn(tmp_path, coarse):
     arrays = make_arrays(16, times=2, frames=3)
     for name in ("field_model", "animation_model", "energy_model", "enstrophy_model", "pdf_model"):
@@ -260,17 +333,19 @@ def test_a_run_that_diverged_is_still_drawn(tmp_path, coarse):
     assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES
 
 
+@pytest.mark.slow
 def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, coarse):
     arrays = make_arrays(16)
     del arrays["pdf_model"]
     text = write_report(write_run(tmp_path, arrays, make_results(), [])).read_text(encoding="utf-8")
-    assert "rollout_pdf: left out, arrays.npz has no &#x27;pdf_model&#x27;" in text
+    assert "rollout_pdf: left out, arrays.npz has no &#39;pdf_model&#39;" in text
     assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES - {
         "rollout_pdf.png",
         "training_curves.png",
     }
 
 
+@pytest.mark.slow
 def test_without_the_topology_packages_the_page_says_what_to_install(tmp_path, coarse):
     arrays, results = make_arrays(16), make_results()
     results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology] for persistent homology"}
@@ -307,10 +382,23 @@ def test_results_that_are_not_written_yet_can_be_given(tmp_path):
 
 
 def test_animation_keeps_its_frames_and_its_limit():
-    arrays = make_arrays(64, frames=80)
+    used = ("animation_", "start_time")
+    arrays = {name: values for name, values in make_arrays(64, frames=80).items() if name.startswith(used)}
     content = animation.rollout_animation(arrays, limit_bytes=800_000)
     assert len(content) < 800_000
     assert Image.open(io.BytesIO(content)).n_frames == 60
+
+
+def test_the_animation_does_not_start_with_an_empty_difference():
+    """Model and truth start at one state: what a preview shows is the first frame at which they differ."""
+    arrays = make_arrays(32, frames=5)
+    arrays["animation_model"] = np.copy(arrays["animation_truth"])
+    arrays["animation_model"][1:] += 0.5
+    content = animation.rollout_animation(arrays)
+    image = Image.open(io.BytesIO(content))
+    panel = np.asarray(image.convert("RGB")).astype(int)[40:200, -200:-40]
+    assert image.n_frames == 4
+    assert (panel[..., 0] - panel[..., 2]).min() > 10
 
 
 def test_animation_colours_grow_with_the_value_and_y_points_up():
@@ -323,6 +411,6 @@ def test_animation_colours_grow_with_the_value_and_y_points_up():
 
 
 def test_color_limit_is_a_round_bound():
-    assert figures.color_limit(np.array([-0.1234, np.nan, 0.05])) == pytest.approx(0.13)
-    assert figures.color_limit(np.zeros(3)) == 1.0
-    assert figures.color_limit(np.array([np.inf])) == 1.0
+    assert fields.color_limit(np.array([-0.1234, np.nan, 0.05])) == pytest.approx(0.13)
+    assert fields.color_limit(np.zeros(3)) == 1.0
+    assert fields.color_limit(np.array([np.inf])) == 1.0

@@ -1,20 +1,21 @@
 """Sweeps, studies and the demo: plans, refusals, and what ships; a whole sweep runs in test_end_to_end.py."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from helpers import REPOSITORY
+from helpers import refusal as refused
 from PIL import Image
 
 from closure_jax import config as config_lib
 from closure_jax import pretrained
 from closure_jax.commands import demo, runs, study, sweep
-from closure_jax.config import build
 from closure_jax.errors import UserError
-from closure_jax.physics import spectral
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from closure_jax.evaluation import evaluate
+from closure_jax.workdir import WorkDir
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +37,12 @@ def refusal(command, capsys, *arguments: str) -> str:
 
 
 def test_patterns_choose_experiments():
+    def chosen(*patterns: str) -> list[str]:
+        return [file.stem for file in config_lib.experiments(patterns)]
+
     assert len(config_lib.experiments()) == 20
-    assert [file.stem for file in config_lib.experiments(["fm_*"])] == [
-        "fm_ga",
-        "fm_joint",
-        "fm_mp",
-        "fm_physical",
-        "fm_recon",
-    ]
-    assert [file.stem for file in config_lib.experiments(["dm_ga", "fm_m*"])] == ["dm_ga", "fm_mp"]
+    assert chosen("fm_*") == ["fm_ga", "fm_joint", "fm_mp", "fm_physical", "fm_recon"]
+    assert chosen("dm_ga", "fm_m*") == ["dm_ga", "fm_mp"]
 
 
 def test_the_matrix_has_a_folder_for_each_seed_and_seeds_share_the_data():
@@ -56,17 +54,48 @@ def test_the_matrix_has_a_folder_for_each_seed_and_seeds_share_the_data():
 
 
 def test_mistakes_are_refused_in_one_line(capsys):
-    assert "'fm_xx' matches no experiment" in refusal(sweep.main, capsys, "--preset=tiny", "--only=fm_xx")
-    assert "--preset=huge: expected paper, small, tiny" in refusal(sweep.main, capsys, "--preset=huge")
-    assert "--seeds=0" in refusal(sweep.main, capsys, "--preset=tiny", "--seeds=0")
-    assert "--seeds=HOW_MANY" in refusal(sweep.main, capsys, "--preset=tiny", "--config.seed=3")
-    assert "no such field" in refusal(sweep.main, capsys, "--preset=tiny", "--config.transprot.steps=3")
-    assert "study 'data' is unknown" in refusal(study.main, capsys, "data")
-    assert "'1/0' is not a number" in refusal(study.main, capsys, "data_efficiency:tiny", "--fractions=1/0")
-    assert "2 is not above 0 and up to 1" in refusal(study.main, capsys, "data_efficiency:tiny", "--fractions=2")
-    assert "'physical': expected some of" in refusal(study.main, capsys, "data_efficiency:tiny", "--latents=physical")
-    assert "--members=1" in refusal(demo.main, capsys, "--members=1")
-    assert "has no config.json" in refusal(demo.main, capsys, "--pack=nothing")
+    study_of = "data_efficiency:tiny"
+    for command, arguments, said in (
+        (sweep, ["--preset=tiny", "--only=fm_xx"], "'fm_xx' matches no experiment"),
+        (sweep, ["--preset=huge"], "--preset=huge: expected paper, small, tiny"),
+        (sweep, ["--preset=tiny", "--seeds=0"], "--seeds=0"),
+        (sweep, ["--preset=tiny", "--config.seed=3"], "--seeds=HOW_MANY"),
+        (sweep, ["--preset=tiny", "--config.transprot.steps=3"], "no such field"),
+        (sweep, ["--preset=tiny", "--config.transport.steps=0"], "--config.transport.steps=0"),
+        (study, ["data"], "study 'data' is unknown"),
+        (study, [study_of, "--fractions=1/0"], "'1/0' is not a number"),
+        (study, [study_of, "--fractions=2"], "2 is not above 0 and up to 1"),
+        (study, [study_of, "--latents=physical"], "'physical': expected some of"),
+        (study, [study_of, "--config.transport.steps=0"], "--config.transport.steps=0"),
+        (demo, ["--members=1"], "--members=1"),
+        (demo, ["--pack=nothing"], "has no config.json"),
+    ):
+        assert said in refusal(command.main, capsys, *arguments)
+
+
+def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "run_all", lambda planned, label: asked.extend(planned) or planned)
+    monkeypatch.setattr(study, "_errors", lambda results: {})
+    monkeypatch.setattr(study.compare, "compare", lambda *arguments: None)
+    assert study.main(["data_efficiency:tiny", "--fractions=1/2,1", "--latents=ga,mp"]) == 0
+    # one of tiny's six training trajectories validates
+    assert [run.folder.name for run in asked] == ["fm_ga-2", "fm_ga-5", "fm_mp-2", "fm_mp-5"]
+    assert [run.config().data.train_trajectories for run in asked] == [2, 0, 2, 0]
+
+
+def test_a_run_is_done_when_its_folder_holds_results_of_its_settings(tmp_path):
+    run = runs.Run(REPOSITORY / "experiments" / "fm_ga.py", "tiny", (), tmp_path / "run")
+    assert not run.is_done()
+    work = WorkDir(run.folder)
+    run.folder.mkdir()
+    work.write_config(run.config(), {})
+    run.check()
+    assert not run.is_done()
+    work.write_results({"settings": evaluate.settings(config_lib.build(run.config()))})
+    assert run.is_done()
+    assert not dataclasses.replace(run, overrides=("evaluation.states=3",)).is_done()
+    assert dataclasses.replace(run, overrides=("evaluation.rollout_chunk=3",)).is_done()
 
 
 class Planned(runs.Run):
@@ -113,22 +142,25 @@ def test_nothing_starts_where_one_run_is_impossible_and_an_interrupt_ends_all():
 # --- the demo and its closure ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_trained_closure_that_ships_samples_near_the_exact_law():
-    model, c, facts = pretrained.load()
+    model, experiment, facts = pretrained.shipped("fm_ga")
     assert facts["experiment"] == "fm_ga" and facts["over_floor"]["10"] < 1.12
-    state = demo.developed_flow(c, seed=1)
-    exact = np.asarray(spectral.advection(state[None], build.stored_flow(c).grid))[0]
+    state = demo.developed_flow(experiment.problem, seed=1)
+    law = experiment.problem.law(state[None])
     samples = np.asarray(model(jax.random.key(0), np.repeat(state[None], 32, axis=0), 4))
-    error = np.linalg.norm(samples.mean(axis=0) - exact) / np.linalg.norm(exact)
+    error = np.linalg.norm(samples.mean(axis=0) - law.mean[0]) / np.linalg.norm(law.mean[0])
     assert error < 0.06  # 0.1 is the noise of a single exact sample
-    assert 0.3 < samples.std(axis=0).mean() / 0.01995 < 1.1
+    assert 0.3 < samples.std(axis=0).mean() / law.deviation < 1.1
 
 
 def test_an_unknown_trained_closure_is_refused():
-    with pytest.raises(UserError, match="no trained closure 'nothing'.*expected fm_ga"):
-        pretrained.load("nothing")
+    assert "no trained closure 'nothing'" in refused(pretrained.shipped, "nothing")
+    message = refused(pretrained.load, "nothing")
+    assert "'nothing'" in message and "fm_ga" in message and "the work directory of a run" in message
 
 
+@pytest.mark.slow
 def test_the_demo_writes_its_animation_and_says_where(capsys):
     assert demo.main(["--time=1", "--members=2"]) == 0
     said = capsys.readouterr().out

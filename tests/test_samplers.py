@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax.transport import paths, samplers
+from closure_jax.transport import TRANSPORTS, paths
 
 M, S = 0.7, 0.3
 CONDITION = -0.4
@@ -44,7 +44,7 @@ def diffusion_law(path: paths.Diffusion, steps: int) -> tuple[np.ndarray, np.nda
 
     i = np.arange(steps)
     share = i / max(steps - 1, 1)
-    if path.schedule == "karras":
+    if path.spacing == "karras":
         times = (path.t_max ** (1 / 7) + share * (path.t_min ** (1 / 7) - path.t_max ** (1 / 7))) ** 7
     else:
         times = path.t_max + share * (path.t_min - path.t_max)
@@ -79,20 +79,19 @@ def test_an_interpolants_states_have_the_mean_and_variance_of_the_recursion(name
 
     keys = jax.random.split(jax.random.key(1), COUNT)
     condition = jnp.full((COUNT, 1), CONDITION)
-    states = samplers.trajectory(paths.PATHS[name], drift, keys, condition, steps)
+    path = TRANSPORTS[name]()
+    states = path.trajectory(drift, path.noise(keys, (1,), steps), condition, steps)
     check(states, means, variances)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 50])
-@pytest.mark.parametrize("schedule", paths.SCHEDULES)
-def test_a_diffusions_states_have_the_mean_and_variance_of_the_recursion(schedule, steps):
-    path = paths.Diffusion(t_max=0.5, schedule=schedule)
-    keys = jax.random.split(jax.random.key(2), COUNT)
-
-    def score(x, tau):
-        return (M - x) / (S**2 + path.std(tau)[:, None] ** 2)
-
-    check(samplers.trajectory(path, score, keys, jnp.zeros((COUNT, 1)), steps), *diffusion_law(path, steps))
+@pytest.mark.parametrize("spacing", paths.SPACINGS)
+def test_a_diffusions_states_have_the_mean_and_variance_of_the_recursion(spacing, steps):
+    """With a network that puts out the mean of the data, whose target at data_scale = S is the exact score."""
+    path = paths.Diffusion(t_max=0.5, spacing=spacing, prediction="data", data_scale=S)
+    noise = path.noise(jax.random.split(jax.random.key(2), COUNT), (1,), steps)
+    states = path.trajectory(lambda x, tau: jnp.full_like(x, M), noise, jnp.zeros((COUNT, 1)), steps)
+    check(states, *diffusion_law(path, steps))
 
 
 @pytest.mark.parametrize("name", INTERPOLANTS)
@@ -103,7 +102,7 @@ def test_many_steps_end_in_the_targets_law(name):
 
 
 def test_karras_times_reach_the_targets_variance_with_fewer_steps_than_uniform_ones():
-    karras, uniform = (diffusion_law(paths.Diffusion(schedule=name), 50)[1][-1] for name in paths.SCHEDULES)
+    karras, uniform = (diffusion_law(paths.Diffusion(spacing=name), 50)[1][-1] for name in paths.SPACINGS)
     assert abs(karras / S**2 - 1) < 0.1 < abs(uniform / S**2 - 1)
 
 
@@ -111,17 +110,29 @@ def test_one_euler_step_of_exact_flow_matching_has_no_spread():
     assert interpolant_law("flow_matching", 1)[1][-1] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", paths.PATHS)
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.slow
 def test_a_trajectory_ends_in_the_sample(name):
-    path = paths.PATHS[name]
+    path = TRANSPORTS[name]()
     keys, condition = jax.random.split(jax.random.key(0), 8), jnp.ones((8, 3))
-    states = samplers.trajectory(path, lambda x, tau: -x, keys, condition, 7)
+    noise = path.noise(keys, (3,), 7)
+    states = path.trajectory(lambda x, tau: -x, noise, condition, 7)
     assert states.shape == (8, 8, 3)
-    sample = samplers.sample(path, lambda x, tau: -x, keys, condition, 7)
-    np.testing.assert_allclose(states[-1], sample, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(states[-1], path.sample(lambda x, tau: -x, noise, condition, 7), rtol=1e-5, atol=1e-5)
 
 
-def test_another_schedule_is_refused_where_there_is_none():
-    with pytest.raises(ValueError, match="schedule 'karras'"):
-        paths.PATHS["flow_matching"].with_schedule("karras")
-    assert paths.Diffusion().with_schedule("uniform").schedules == ("uniform", "karras")
+def test_schedules_are_the_transport_under_each_spacing():
+    flow_matching, diffusion = paths.FlowMatching(), paths.Diffusion(spacing="uniform")
+    assert flow_matching.schedules() == {"uniform": flow_matching}
+    schedules = diffusion.schedules()
+    assert list(schedules) == ["uniform", "karras"]
+    assert schedules["uniform"] == diffusion and schedules["karras"] == paths.Diffusion()
+    np.testing.assert_allclose(
+        [schedules["uniform"].time(i, 4) for i in range(5)], [1, 0.667, 0.334, 0.001, 0], atol=1e-6
+    )
+
+
+def test_a_diffusion_may_start_elsewhere_in_rollouts():
+    assert paths.FlowMatching().in_rollouts() == paths.FlowMatching()
+    assert paths.Diffusion(t_max=0.5).in_rollouts().t_max == 0.5
+    assert paths.Diffusion(rollout_t_max=0.1).in_rollouts().t_max == 0.1

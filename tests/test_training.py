@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import built
 
+from closure_jax.config.optimisers import Plateau, optimiser
+from closure_jax.config.settings import Optimisation
+from closure_jax.data.dataset import FIELDS, Dataset, Normalisation
 from closure_jax.errors import UserError
-from closure_jax.training import loop, steps
+from closure_jax.training import loop, phase, steps, two_phase
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
+
+SPLITS = ("train", "validation", "test")
 
 
 def quadratic_phase(total: int, **changes) -> loop.Phase:
@@ -43,6 +49,7 @@ def records(work: WorkDir) -> list[dict]:
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in kept]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     whole, broken = WorkDir(tmp_path / "whole"), WorkDir(tmp_path / "broken")
     whole.path.mkdir()
@@ -89,3 +96,47 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(
 def test_moving_average_warms_up_and_then_decays_as_configured(tmp_path):
     state = loop.run(quadratic_phase(1), initial_state(), WorkDir(tmp_path), log_every=1, checkpoint_every=1)
     np.testing.assert_allclose(state.ema["w"], 0.9 * state.params["w"], rtol=1e-6)  # decay min(0.9, 1 / 10) of zero
+
+
+def test_the_plateau_schedule_lowers_the_rate_where_the_loss_stays_and_only_there():
+    adam = optimiser(Optimisation(learning_rate=0.01), Plateau(decay_every=60, decay_factor=0.5))
+
+    @jax.jit
+    def rates(losses):
+        """|update| of each step under a constant gradient, which is Adam's rate."""
+
+        def step(state, loss):
+            update, state = adam.update(jnp.ones(()), state, jnp.zeros(()), value=loss)
+            return state, jnp.abs(update)
+
+        return jax.lax.scan(step, adam.init(jnp.zeros(())), losses)[1]
+
+    stays, falls = rates(jnp.ones(140)), rates(0.99 ** jnp.arange(140.0))
+    np.testing.assert_allclose(falls, 0.01, rtol=1e-4)
+    # 30 averages of decay_every / 30 steps without progress after the first, and again 30
+    np.testing.assert_allclose(stays[:60], 0.01, rtol=1e-4)
+    np.testing.assert_allclose(stays[70:120], 0.005, rtol=1e-4)
+    np.testing.assert_allclose(stays[130:], 0.0025, rtol=1e-4)
+
+
+def test_latents_are_at_standard_scale_or_where_asked_in_the_units_of_the_field(tmp_path):
+    rng = np.random.default_rng(0)
+    scales = {"vorticity": Normalisation(0.5, 2.0), "closure": Normalisation(-1.0, 0.1)}
+    fields = {
+        name: {split: scale.invert(rng.standard_normal((2, 6, 32, 32))).astype(np.float32) for split in SPLITS}
+        for name, scale in scales.items()
+    }
+    dataset = Dataset(np.arange(6.0), fields["vorticity"], fields["closure"], scales, "a" * 64, tmp_path / "d.h5")
+    for standardise in (True, False):
+        e = built("tiny", "flow_matching", "physical", f"transport.standardise={standardise}")
+        run = phase.Run(
+            e, dataset, WorkDir(tmp_path), tmp_path
+        )  # the latent of a field is the field itself, normalised
+        params = e.init_autoencoder(jax.random.key(0))
+        for name in FIELDS:
+            latents, (mean, deviation) = two_phase.latents(run, name, params)
+            values = dataset.fields(name, "train")
+            expected = (values - values.mean()) / values.std() if standardise else values
+            np.testing.assert_allclose(latents["train"][..., 0], expected, rtol=1e-4, atol=1e-5)
+            back = latents["train"][..., 0] * deviation + mean  # what the closure undoes
+            np.testing.assert_allclose(scales[name].invert(back), values, rtol=1e-4, atol=1e-5)

@@ -1,64 +1,60 @@
 """What a run will cost: phases with fields, steps, memory and a rough time on this device, without running them.
 
-Operations are counted by XLA on the traced programs; the time divides them by a fixed share of the matrix rate measured here.
+Operations are counted on the traced programs, see `roofline`; the time divides them by a fixed share of the matrix rate measured
+here.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
+from jax.extend import core
 
-from closure_jax import closure
-from closure_jax.config import build
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import stepper
-from closure_jax.training import phases, steps
+from closure_jax import config as config_lib
+from closure_jax import devices
+from closure_jax.bench import roofline
+from closure_jax.config import Experiment
+from closure_jax.coupling.advance import Dynamics
+from closure_jax.problems.base import System
+from closure_jax.tables import Table
+from closure_jax.training import steps
 
-_NETWORK_SHARE = 0.2  # of the matrix rate that networks reach (measured on two CPU cores; rough)
-_SOLVER_SHARE = 0.35  # of the matrix rate that the solver reaches, likewise
+# Shares of the matrix rate that programs reach: on two CPU cores of 195 GFLOP/s, phases of `fm_ga:small` then agree with their
+# wall times within a factor of 1.5, compilation and files included.
+_TRAINING_SHARE = 0.2
+_SAMPLING_SHARE = 0.35
+_SOLVER_SHARE = 0.07
+_TRACED = 8  # members of a solver step whose operations are counted
 
 
-def summary(config: ml_collections.ConfigDict) -> str:
+def summary(experiment: Experiment) -> str:
     """The resolved configuration and a table of phases, as text."""
-    lines = [f"  {name} = {value!r}" for name, value in build.describe(config).items()]
-    rate = matrix_rate()
+    lines = [f"  {name} = {value!r}" for name, value in config_lib.leaves(experiment.config)]
+    rate = roofline.matrix_rate()
     rows = [("phase", "fields", "steps", "memory", "rough time")]
     total = 0.0
-    for phase in _phases(config):
+    for phase in phases_of(experiment):
         seconds = phase.work / rate
         total += seconds
         memory = f"{phase.memory / 2**30:.2f} GiB"
         rows.append((phase.name, f"{phase.fields:,}", f"{phase.steps:,}", memory, _duration(seconds)))
     rows.append(("together", "", "", "", _duration(total)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
     rate_line = f"device: {rate / 1e9:,.0f} GFLOP/s in float32 matrix products; compilation and files come on top"
-    return "\n".join(["configuration", *lines, "phases", *table, rate_line])
-
-
-def matrix_rate(size: int = 2048) -> float:
-    """Operations a second of a float32 matrix product on all local devices."""
-    a = jnp.ones((size, size))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    start = time.perf_counter()
-    repeats = 5
-    for _ in range(repeats):
-        a = product(a) / size
-    a.block_until_ready()
-    return 2 * size**3 * repeats / (time.perf_counter() - start)
+    return "\n".join(["configuration", *lines, "phases", Table(rows[0], rows[1:]).plain(indent="  "), rate_line])
 
 
 @dataclasses.dataclass(frozen=True)
-class _Phase:
-    """One row of the table; `work` is operations over the share of the matrix rate that they reach."""
+class Phase:
+    """One phase of a run.
+
+    Attributes:
+      name: as in the run's wall times.
+      fields: how many pass through.
+      steps: of the solver, of training, or of the sampler.
+      memory: bytes.
+      work: operations over the share of the matrix rate that they reach.
+    """
 
     name: str
     fields: int
@@ -67,119 +63,126 @@ class _Phase:
     work: float
 
 
-def _phases(config: ml_collections.ConfigDict) -> list[_Phase]:
-    data = config.data
-    stored = data.trajectories * len(build.simulation(config).snapshot_times())
-    dataset = 2 * stored * _field_bytes(config)
-    solver_steps = round(data.end / config.flow.dt)
-    simulated = 80 * min(data.chunk, data.trajectories) * config.flow.resolution**2
-    solver = _solver_flops(config, build.solver_flow(config)) * data.trajectories * solver_steps / _SOLVER_SHARE
-    rows = [_Phase("data", stored, solver_steps, dataset + simulated, solver)]
-    for name, section_name in phases.program_of(config).phases.items():
-        section = config[section_name]
-        losses = [make(config, section.batch_size) for make in _LOSSES[name]]
-        costs = [_training_cost(*loss) for loss in losses if jax.tree.leaves(loss[1])]
-        if costs:  # physical space has no autoencoder to train
-            flops, memory = (sum(column) for column in zip(*costs, strict=True))
-            work = flops * section.steps / _NETWORK_SHARE
-            rows.append(_Phase(name, section.batch_size * section.steps, section.steps, dataset + memory, work))
-    return rows + _evaluation(config, dataset)
+def phases_of(experiment: Experiment) -> list[Phase]:
+    """What a run of an experiment goes through, in order."""
+    data, dt = experiment.data, experiment.problem.dt
+    stored = data.trajectories * len(experiment.simulation().snapshot_times())
+    dataset = 2 * stored * _field_bytes(experiment)
+    system, solver_steps = experiment.problem.reference(), round(data.end / dt)
+    rows = []
+    if system is not None and not data.path:
+        operations, state = _step_cost(system)
+        simulated = 10 * state * min(data.chunk, data.trajectories)
+        work = operations * data.trajectories * solver_steps / _SOLVER_SHARE
+        rows.append(Phase("data", stored, solver_steps, dataset + simulated, work))
+    shapes: dict[str, Any] = {}
+    known: dict[str, tuple[float, float]] = {}  # both autoencoders cost the same
+    for phase in experiment.program.phases(experiment):
+        params = jax.eval_shape(lambda key, phase=phase: phase.start(key, shapes), _key())
+        shapes[phase.name] = params
+        if not jax.tree.leaves(params):  # physical space has no autoencoder to train
+            continue
+        size, count = phase.training.settings.batch_size, phase.training.settings.steps
+        alike = str((phase.batch(size), params))
+        if alike not in known:
+            known[alike] = _training_cost(devices.alone(phase.loss), params, phase.batch(size))
+        operations, memory = known[alike]
+        rows.append(Phase(phase.name, size * count, count, dataset + memory, operations * count / _TRAINING_SHARE))
+    return rows + _evaluation(experiment, dataset)
 
 
-def _evaluation(config: ml_collections.ConfigDict, dataset: float) -> list[_Phase]:
-    ev, field = config.evaluation, _field_bytes(config)
-    encode, velocity, decode = _closure_flops(config)
+def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
+    ev, field, problem = experiment.evaluation, _field_bytes(experiment), experiment.problem
+    encode, network, decode = _closure_operations(experiment)
     drawn = ev.states * ev.samples
-    flops = drawn * (len(ev.steps) * decode + sum(ev.steps) * velocity) + ev.states * encode
-    prior = _Phase(
-        "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, flops / _NETWORK_SHARE
-    )
-    members, rollout_steps = ev.rollout_states * ev.rollout_members, round(ev.rollout_time / config.flow.dt)
-    solver = 2 * _solver_flops(config, build.stored_flow(config)) / _SOLVER_SHARE  # the model's and the true ensemble
-    sample = (encode + decode + ev.rollout_sampler_steps * velocity) / ev.rollout_hold / _NETWORK_SHARE
+    operations = drawn * (len(ev.steps) * decode + sum(ev.steps) * network) + ev.states * encode
+    rows = [
+        Phase(
+            "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, operations / _SAMPLING_SHARE
+        )
+    ]
+    truth = problem.truth()
+    if problem.solver() is None or truth is None:
+        return rows
+    members, rollout_steps = ev.rollout_states * ev.rollout_members, round(ev.rollout_time / problem.dt)
+    solver = (
+        2 * _truth_operations(truth, experiment.data.resolution) / _SOLVER_SHARE
+    )  # the model's and the true ensemble
+    sample = encode + decode + ev.rollout_sampler_steps * network
+    sample /= experiment.coupling.period * _SAMPLING_SHARE
     memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
-    return [prior, _Phase("a_posteriori", members, rollout_steps, memory, members * rollout_steps * (solver + sample))]
+    return [*rows, Phase("a_posteriori", members, rollout_steps, memory, members * rollout_steps * (solver + sample))]
 
 
-def _field_bytes(config: ml_collections.ConfigDict) -> int:
-    return 4 * config.data.resolution**2
+def _field_bytes(experiment: Experiment) -> int:
+    return 4 * experiment.data.resolution**2
 
 
-def _flops(function: Callable, *arguments: Any) -> float:
-    analysis = jax.jit(function).lower(*arguments).cost_analysis()
-    return float((analysis or {}).get("flops", 0.0))
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _solver_flops(config: ml_collections.ConfigDict, flow: flow_lib.KolmogorovFlow) -> float:
-    n = flow.grid.shape[0]
-    sampler = flow_lib.exact_closure(flow.grid, build.noise(config, flow))
-    step = stepper.euler_maruyama(flow, config.flow.dt)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 8))
-    state = jax.ShapeDtypeStruct((8, n, n // 2 + 1), jnp.complex64)
-    transforms = 4 * 2.5 * n**2 * np.log2(n**2)  # XLA counts no operations for an FFT
-    return _flops(lambda keys, state: step(state, sampler(keys, state)), keys, state) / 8 + transforms
+def _step_cost(system: System) -> tuple[float, float]:
+    """Operations of one step of one trajectory, closure and noise included, and bytes of its state."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
+    state = jax.eval_shape(system.initial, keys)
+    operations = roofline.operations(lambda keys, state: system.advance(keys, state, 0, 1), keys, state)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return operations / _TRACED, size / _TRACED
+
+
+def _truth_operations(truth: Dynamics, resolution: int) -> float:
+    """Operations of one solver step of one member of the true ensemble."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (_TRACED, 1)))
+    vorticity = jax.ShapeDtypeStruct((_TRACED, 1, resolution, resolution), jnp.float32)
+    state = jax.eval_shape(truth.begin, keys, vorticity)
+    period = truth.period
+    operations = roofline.operations(lambda keys, state: truth.advance(keys, state, 0, period), keys, state)
+    return operations / (_TRACED * period)
 
 
 def _training_cost(loss: steps.Loss, params: Any, batch: dict[str, Any]) -> tuple[float, float]:
     """Operations of one training step, and bytes of parameters, optimiser and activations."""
-    size = len(batch["position"])
+    size = next(iter(batch.values())).shape[0]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
-    flops = _flops(jax.grad(lambda p, b, k: loss(p, b, k)[0]), params, batch, keys)
+    operations = roofline.operations(jax.grad(lambda p, b, k: loss(p, b, k)[0]), params, batch, keys)
     program = jax.make_jaxpr(lambda p, b, k: loss(p, b, k)[0])(params, batch, keys)
     weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    return flops, 5 * weights + _intermediate_bytes(program.jaxpr)
+    return operations, 5 * weights + _intermediate_bytes(program.jaxpr)
 
 
-def _intermediate_bytes(program: Any) -> float:
+def _intermediate_bytes(program: core.Jaxpr) -> float:
     """Bytes of everything that a forward pass computes: an upper bound of what the backward pass keeps."""
     total = 0.0
     for equation in program.eqns:
-        inner = [p.jaxpr for p in equation.params.values() if hasattr(p, "jaxpr")]
+        inner = list(roofline.inner_programs(equation.params.values()))
         if inner:
-            total += sum(_intermediate_bytes(one) for one in inner)
+            of_each = [_intermediate_bytes(one) for one in inner]
+            total += max(of_each) if equation.primitive.name == "cond" else sum(of_each)
         else:
-            total += sum(v.aval.size * v.aval.dtype.itemsize for v in equation.outvars if hasattr(v.aval, "size"))
+            made: list[Any] = [variable.aval for variable in equation.outvars]
+            total += sum(aval.size * aval.dtype.itemsize for aval in made if hasattr(aval, "size"))
     return total
 
 
-def _autoencoder_loss(config: ml_collections.ConfigDict, size: int) -> tuple[steps.Loss, Any, dict[str, Any]]:
-    n = config.data.resolution
-    params = jax.eval_shape(lambda: build.init_autoencoder(config, jax.random.key(0)))
-    batch = {"field": jax.ShapeDtypeStruct((size, n, n), jnp.float32), "position": np.arange(size)}
-    return steps.autoencoder_loss(*build.autoencoder_pair(config), None), params, batch
-
-
-def _transport_loss(config: ml_collections.ConfigDict, size: int) -> tuple[steps.Loss, Any, dict[str, Any]]:
-    latent = jax.ShapeDtypeStruct((size, *build.latent_shape(config)), jnp.float32)
-    params = jax.eval_shape(lambda: build.init_network(config, jax.random.key(0)))
-    loss = steps.transport_loss(build.network(config), build.path(config), config.network.prediction)
-    return loss, params, {"condition": latent, "target": latent, "position": np.arange(size)}
-
-
-_LOSSES: dict[str, tuple[Callable, ...]] = {
-    "autoencoder_vorticity": (_autoencoder_loss,),
-    "autoencoder_closure": (_autoencoder_loss,),
-    "transport": (_transport_loss,),
-    "joint": (_autoencoder_loss, _autoencoder_loss, _transport_loss),
-}
-"""What a phase of training adds up, by name: (config, batch size) -> (loss, params, batch)."""
-
-
-def _closure_flops(config: ml_collections.ConfigDict, batch: int = 16) -> tuple[float, float, float]:
+def _closure_operations(experiment: Experiment, batch: int = 16) -> tuple[float, float, float]:
     """Operations for one field of encoding, of one network call, of decoding."""
-    model = build.assemble(config, build.template_of(config))
-    n = config.data.resolution
+    model = experiment.assemble(experiment.template())
+    n = experiment.data.resolution
     field = jax.ShapeDtypeStruct((batch, n, n), jnp.float32)
-    latent = jax.ShapeDtypeStruct((batch, *build.latent_shape(config)), jnp.float32)
-    tau = jax.ShapeDtypeStruct((batch,), jnp.float32)
+    latent = jax.ShapeDtypeStruct((batch, *experiment.latent_shape), jnp.float32)
+    times = [jax.ShapeDtypeStruct((batch,), jnp.float32)] * experiment.transport.times
 
-    def velocity(condition, x_tau, tau):
-        return closure.bind_drift(model.network, model.path, model.prediction, model.params["network"], condition)(
-            x_tau, tau
-        )
+    def network(condition: jax.Array, x: jax.Array, *times: jax.Array) -> jax.Array:
+        return model.bind(condition)(x, *times)
 
-    counts = _flops(model.encode, field), _flops(velocity, latent, latent, tau), _flops(model.decode, latent)
-    return tuple(count / batch for count in counts)
+    counts = (
+        roofline.operations(model.encode, field),
+        roofline.operations(network, latent, latent, *times),
+        roofline.operations(model.decode, latent),
+    )
+    encode, call, decode = (count / batch for count in counts)
+    return encode, call, decode
 
 
 def _duration(seconds: float) -> str:

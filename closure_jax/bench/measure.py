@@ -78,10 +78,18 @@ def time_calls(case: rows.Case, repeats: int | None, count: int = 1) -> tuple[np
 def measure(
     name: str, case: rows.Case, rates: roofline.Rates, repeats: int | None = None, count: int = 1
 ) -> dict[str, Any]:
-    """One row: name, seconds (median), batch, device, devices; spread (quartiles), repeats, compile_seconds, operations, bytes,
-    floor_seconds, share (of the floor in the seconds). All but compile_seconds are of one solver step where the row is.
+    """One row of the benchmark.
 
-    `rates` are those of all `count` devices together.
+    Args:
+      name: of the row.
+      case: what to call.
+      rates: of all `count` devices together.
+      repeats: how many calls; None: as many as fit the budget of a row.
+      count: devices over which the batch is split.
+
+    Returns:
+      name, seconds (median of a call), batch, device, devices, spread (quartiles, s), repeats, compile_seconds, operations,
+      bytes, floor_seconds, share (of the floor in the seconds). All but compile_seconds are of one solver step where the row is.
     """
     seconds, compile_seconds = time_calls(case, repeats, count)
     low, median, high = np.quantile(seconds / case.steps, (0.25, 0.5, 0.75))

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from closure_jax import devices
-from closure_jax.bench import cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +31,37 @@ class Rates:
         return max(operations / self.matrix, bytes_moved / self.bandwidth)
 
     def times(self, count: int) -> "Rates":
-        """Of `count` such devices together."""
+        """The rates of `count` such devices that work at once."""
         return Rates(count * self.matrix, count * self.bandwidth)
 
 
 def measure_rates() -> Rates:
-    """Both rates, measured now on the default device; the best of a few trials, since a limit is asked for."""
+    """Both rates, measured now on the default device: the best of a few trials, since they stand for a limit."""
     large = devices.has_accelerator()
-    matrix = max(cost.matrix_rate(8192 if large else 2048) for _ in range(3))
+    matrix = matrix_rate(8192 if large else 2048, trials=15)
     return Rates(matrix, triad_bandwidth(2**28 if large else 2**24))
+
+
+def matrix_rate(size: int = 2048, trials: int = 5) -> float:
+    """Operations a second of the product of two float32 matrices of `size`^2."""
+    a = jnp.ones((size, size))
+    return 2 * size**3 / _best_seconds(jax.jit(lambda a: a @ a), trials, a)
 
 
 def triad_bandwidth(size: int, trials: int = 5) -> float:
     """Bytes a second of a = b + s c on float32 vectors of `size`, two read and one written (STREAM's triad)."""
-    triad = jax.jit(lambda b, c: b + 3.0 * c)
-    b, c = jnp.ones(size), jnp.full(size, 2.0)
-    triad(b, c).block_until_ready()
+    return 3 * 4 * size / _best_seconds(jax.jit(lambda b, c: b + 3.0 * c), trials, jnp.ones(size), jnp.full(size, 2.0))
+
+
+def _best_seconds(function: Callable[..., jax.Array], trials: int, *arguments: jax.Array) -> float:
+    """The shortest of a few calls, after one that compiles."""
+    function(*arguments).block_until_ready()
     best = math.inf
     for _ in range(trials):
         start = time.perf_counter()
-        triad(b, c).block_until_ready()
+        function(*arguments).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 3 * 4 * size / best
+    return best
 
 
 def operations(function: Callable[..., Any], *arguments: Any) -> float:
@@ -69,7 +77,7 @@ def bytes_moved(function: Callable[..., Any], *arguments: Any) -> float:
     program = jax.make_jaxpr(function)(*arguments).jaxpr
     read = {id(variable) for equation in program.eqns for variable in equation.invars}
     read |= {id(variable) for variable in program.outvars}
-    moved = [variable.aval for variable in program.invars if id(variable) in read]
+    moved: list[Any] = [variable.aval for variable in program.invars if id(variable) in read]
     moved += [variable.aval for variable in program.outvars]
     return float(sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in moved))
 
@@ -89,25 +97,27 @@ def _missed(program: core.Jaxpr) -> float:
     total = 0.0
     for equation in program.eqns:
         if equation.primitive.name == "fft":
-            (x,) = (variable.aval for variable in equation.invars)
+            inputs: list[Any] = [variable.aval for variable in equation.invars]
+            (x,) = inputs
             kind, lengths = equation.params["fft_type"], tuple(equation.params["fft_lengths"])
             total += _fft_operations(x.shape, kind, lengths) - _xla_fft_count(x.shape, x.dtype, kind, lengths)
         elif equation.primitive.name == "scan":
             body = equation.params["jaxpr"]
             total += (equation.params["length"] - 1) * _operations(body) + _missed(body.jaxpr)
         else:
-            total += sum(_missed(inner) for inner in _inner(equation.params.values()))
+            total += sum(_missed(inner) for inner in inner_programs(equation.params.values()))
     return total
 
 
-def _inner(parameters: Any) -> Iterator[core.Jaxpr]:
+def inner_programs(parameters: Iterable[Any]) -> Iterator[core.Jaxpr]:
+    """The programs among the parameters of an equation: bodies of loops, branches, functions that it calls."""
     for parameter in parameters:
         if isinstance(parameter, core.ClosedJaxpr):
             yield parameter.jaxpr
         elif isinstance(parameter, core.Jaxpr):
             yield parameter
         elif isinstance(parameter, tuple | list):
-            yield from _inner(parameter)
+            yield from inner_programs(parameter)
 
 
 def _fft_operations(shape: tuple[int, ...], kind: Any, lengths: tuple[int, ...]) -> float:

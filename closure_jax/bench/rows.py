@@ -11,16 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from closure_jax import closure, devices
 from closure_jax import config as config_lib
-from closure_jax.config import build
-from closure_jax.coupling import advance as advance_lib
-from closure_jax.coupling import draw
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import noise as noise_lib
+from closure_jax import devices
+from closure_jax.closure import StochasticClosure
+from closure_jax.config import Experiment, Trained
+from closure_jax.config.optimisers import optimiser
+from closure_jax.config.settings import Optimisation
+from closure_jax.coupling import Held
+from closure_jax.coupling.advance import Coupled, CoupledState
+from closure_jax.coupling.draw import FixedSteps
 from closure_jax.training import steps
 from closure_jax.training.state import TrainState
 
@@ -57,18 +58,18 @@ class Case:
 
 
 @functools.cache
-def _config(name: str, preset: str) -> ml_collections.ConfigDict:
+def _experiment(name: str, preset: str) -> Experiment:
     (file,) = config_lib.experiments([name])
-    return config_lib.load(f"{file}:{preset}")
+    return config_lib.build(config_lib.load(f"{file}:{preset}"))
 
 
 @functools.cache
-def _model(name: str, preset: str) -> closure.StochasticClosure:
-    config = _config(name, preset)
-    leaves = build.template_of(config)
-    unit = {"mean": np.float32(0), "std": np.float32(1)}
+def _model(name: str, preset: str) -> StochasticClosure:
+    experiment = _experiment(name, preset)
+    leaves = experiment.template()
+    unit = {"mean": np.zeros((), np.float32), "std": np.ones((), np.float32)}
     scalings = {scaling: dict(unit) for scaling in leaves["scalings"]}
-    return build.assemble(config, {"params": _random_parameters(leaves["params"]), "scalings": scalings})
+    return experiment.assemble({"params": _random_parameters(leaves["params"]), "scalings": scalings})
 
 
 def _random_parameters(template: Any) -> Any:
@@ -82,11 +83,11 @@ def _random_parameters(template: Any) -> Any:
     return jax.tree.map(draw, template)
 
 
-Made = tuple[ml_collections.ConfigDict, closure.StochasticClosure]
+Made = tuple[Experiment, StochasticClosure]
 
 
 def _made(name: str, preset: str) -> Callable[[], Made]:
-    return lambda: (_config(name, preset), _model(name, preset))
+    return lambda: (_experiment(name, preset), _model(name, preset))
 
 
 _published, _compact = _made("fm_ga", "paper"), _made("fm_ga", "small")
@@ -104,50 +105,42 @@ def _keys(count: int = FIELDS) -> jax.Array:
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _initial(config: ml_collections.ConfigDict, flow: flow_lib.KolmogorovFlow) -> jax.Array:
-    """Random initial vorticity_hat, (FIELDS, n, n // 2 + 1)."""
-    field = noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau)
-    return jax.jit(jax.vmap(field.sample_hat))(_keys())
-
-
 def _dns_step(resolution: int) -> Case:
     """The stochastic solver with its exact closure."""
-    config = _config("fm_ga", "paper").copy_and_resolve_references()
-    config.flow.resolution = resolution
-    flow = build.solver_flow(config)
-    advance = advance_lib.advance(flow, flow_lib.exact_closure(flow.grid, build.noise(config, flow)), config.flow.dt)
+    problem: Any = _experiment("fm_ga", "paper").problem
+    system = dataclasses.replace(problem, resolution=resolution).reference()
 
     def run(vorticity_hat, keys, count=_DNS_STEPS):
-        return advance(keys, vorticity_hat, 0, count), ()
+        return system.advance(keys, vorticity_hat, 0, count), ()
 
-    arguments = (_initial(config, flow), _keys())
+    arguments = (jax.jit(jax.vmap(system.field.sample_hat))(_keys()), _keys())
     return Case(run, arguments, (True, True), steps=_DNS_STEPS, carries=True, unit=functools.partial(run, count=1))
 
 
 def _encode(made: Callable[[], Made]) -> Case:
-    config, model = made()
-    n = config.data.resolution
+    experiment, model = made()
+    n = experiment.data.resolution
     return Case(lambda model, vorticity: model.encode(vorticity), (model, _normal(FIELDS, n, n)), (False, True))
 
 
 def _decode(made: Callable[[], Made]) -> Case:
-    config, model = made()
-    latent = _normal(FIELDS, *build.latent_shape(config))
+    experiment, model = made()
+    latent = _normal(FIELDS, *experiment.latent_shape)
     return Case(lambda model, latent: model.decode(latent), (model, latent), (False, True))
 
 
 def _network(made: Callable[[], Made]) -> Case:
     """One call of the transport network, condition branch included."""
-    config, model = made()
-    state, condition = _normal(2, FIELDS, *build.latent_shape(config))
+    experiment, model = made()
+    state, condition = _normal(2, FIELDS, *experiment.latent_shape)
     tau = np.linspace(0, 1, FIELDS, dtype=np.float32)
-    return Case(model.network.apply, (model.params["network"], state, tau, condition), (False, True, True, True))
+    return Case(model.network.apply, (model.params["network"], state, condition, tau), (False, True, True, True))
 
 
 def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
     """Encode, `sampler_steps` network calls, decode."""
-    config, model = made()
-    n = config.data.resolution
+    experiment, model = made()
+    n = experiment.data.resolution
     return Case(
         lambda model, keys, vorticity: model.sample(keys, vorticity, sampler_steps),
         (model, _keys(), _normal(FIELDS, n, n)),
@@ -165,14 +158,17 @@ def _coupled_run(
     made: Callable[[], Made], sampler_steps: int, remat: bool = False
 ) -> tuple[Callable[..., jax.Array], tuple]:
     """run(model, keys, vorticity_hat, steps) -> vorticity_hat, and its first three arguments."""
-    config, model = made()
-    flow, white_noise = build.stored_flow(config), config.evaluation.rollout_white_noise
+    experiment, model = made()
+    problem: Any = experiment.problem
+    coupling = dataclasses.replace(Held(_HOLD), white_noise=experiment.config.coupling.white_noise)
+    solver = problem.solver()
 
     def run(model, keys, vorticity_hat, count):
-        sampler = draw.model_sampler(model, sampler_steps, white_noise)
-        return advance_lib.advance(flow, sampler, config.flow.dt, _HOLD, remat)(keys, vorticity_hat, 0, count)
+        closed = Coupled(solver.step, solver.dt, FixedSteps(model, sampler_steps), coupling, remat)
+        state = CoupledState(vorticity_hat[:, None], ())
+        return closed.advance(keys[:, None], state, 0, count).vorticity_hat[:, 0]
 
-    return run, (model, _keys(), _initial(config, flow))
+    return run, (model, _keys(), jax.jit(jax.vmap(problem.truth().field.sample_hat))(_keys()))
 
 
 def _rollout_gradient() -> Case:
@@ -189,30 +185,30 @@ def _rollout_gradient() -> Case:
     return Case(gradient, (model.params, model.replace(params={}), keys, state), (False, False, True, True))
 
 
-def _training(config_section: ml_collections.ConfigDict, loss: steps.Loss, params: Any, batch: dict) -> Case:
+def _training(training: Trained[Optimisation], loss: steps.Loss, params: Any, batch: dict) -> Case:
     """One step of training: gradient, optimiser, moving average."""
-    optimiser = build.optimiser(config_section)
-    step = steps.make_train_step(loss, optimiser, config_section.ema_decay)
-    state = jax.jit(lambda params: TrainState.create(params, optimiser))(params)
+    adam = optimiser(training.settings, training.schedule)
+    step = steps.make_train_step(loss, adam, training.settings.ema_decay)
+    state = jax.jit(lambda params: TrainState.create(params, adam))(params)
     size = len(batch["position"])
     return Case(step, (state, batch, jax.random.key(3)), (False, True, False), batch=size, carries=True)
 
 
 def _train_step_latent(size: int = 100) -> Case:
-    config, model = _published()
-    condition, target = _normal(2, size, *build.latent_shape(config))
+    experiment, model = _published()
+    condition, target = _normal(2, size, *experiment.latent_shape)
     batch = {"condition": condition, "target": target, "position": np.arange(size)}
-    loss = steps.transport_loss(model.network, model.path, model.prediction)
-    return _training(config.transport, loss, model.params["network"], batch)
+    loss = steps.transport_loss(model.network, model.transport)
+    return _training(experiment.transport_training, loss, model.params["network"], batch)
 
 
 def _train_step_autoencoder(size: int = 8) -> Case:
     """Of reconstruction alone: what shapes the latent differs by experiment."""
-    config, model = _published()
-    n = config.data.resolution
+    experiment, model = _published()
+    n = experiment.data.resolution
     batch = {"field": _normal(size, n, n), "position": np.arange(size)}
     loss = steps.autoencoder_loss(model.encoder, model.decoder, None)
-    return _training(config.autoencoder, loss, model.params["vorticity"], batch)
+    return _training(experiment.autoencoder_training, loss, model.params["vorticity"], batch)
 
 
 ROWS: dict[str, Callable[[], Case]] = {

@@ -10,6 +10,7 @@ from closure_jax.bench import roofline
 from closure_jax.bench import rows as rows_lib
 from closure_jax.bench.measure import device_name
 from closure_jax.errors import UserError
+from closure_jax.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ def read_peer(path: pathlib.Path) -> Peer:
         ) from None
 
 
-_HEAD = ("row", "batch", "time", "quartiles", "floor", "share", "limited by", "compilation")
+_HEAD: tuple[str, ...] = ("row", "batch", "time", "quartiles", "floor", "share", "limited by", "compilation")
 
 
 def table(rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Peer | None = None) -> list[tuple[str, ...]]:
@@ -47,11 +48,11 @@ def table(rows: Sequence[Mapping[str, Any]], rates: roofline.Rates, peer: Peer |
     A compact row that the peer lacks stands beside its published one, which is what it replaces. Another form of a row that
     the peer measured, under a longer name, has a line of its own below.
     """
-    lines = [_HEAD + (("peer", "peer / ours") if peer is not None else ())]
+    lines: list[tuple[str, ...]] = [_HEAD + (("peer", "peer / ours") if peer is not None else ())]
     for row in rows:
         low, high = row["spread"]
         matrix = row["operations"] / rates.matrix >= row["bytes"] / rates.bandwidth
-        line = (
+        line: tuple[str, ...] = (
             row["name"],
             str(row["batch"]),
             duration(row["seconds"]),
@@ -84,10 +85,8 @@ def duration(seconds: float) -> str:
 
 
 def plain(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    """The lines of `table` as aligned text."""
+    return Table(lines[0], lines[1:]).plain()
 
 
 _READING = """A time is the median of a call on the whole batch, of one solver step for `dns_step` and `coupled_step`; compilation
@@ -116,12 +115,11 @@ def markdown(
             f" The peer is another program, which ran on: {peer.device}. A line with a time of the peer alone is another form of"
             " the row above it, see `benchmarks/torch_peer.py`."
         )
-    body = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     parts = [
         "# Performance",
         f"{origin}: no figure on this page was typed by hand.",
         f"Measured there: {rates_line(rates)}.",
         _READING + beside,
-        "\n".join("| " + " | ".join(line) + " |" for line in body),
+        Table(lines[0], lines[1:]).markdown().rstrip(),
     ]
     return "\n\n".join(parts) + "\n"

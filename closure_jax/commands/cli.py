@@ -1,6 +1,7 @@
 """What all commands share: a parser that raises the user's mistakes, and their one line and exit status."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -19,17 +20,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the options")
 
 
-def run(command: Callable[[], None], stopped: str = "stopped; the same command continues") -> int:
+def run(command: Callable[[], int | None], stopped: str = "stopped; the same command continues") -> int:
     """Runs a command and returns its exit status.
 
     Args:
-      command: what to run.
+      command: what to run; it may return an exit status of its own.
       stopped: what to say when the user interrupts it.
     Returns:
-      0; 2 after a mistake of the user's, which is told in one line on stderr; 130 when interrupted.
+      what the command returned, or 0; 2 after a mistake of the user's, which is told in one line on stderr; 130 when interrupted.
     """
     try:
-        command()
+        return command() or 0
     except UserError as error:
         return refuse(str(error))
     except OSError as error:
@@ -42,10 +43,23 @@ def run(command: Callable[[], None], stopped: str = "stopped; the same command c
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130
-    return 0
 
 
 def refuse(message: str) -> int:
     """Prints the message as one line on stderr and returns exit status 2."""
     print("closure_jax: error: " + " ".join(message.split()), file=sys.stderr)
     return 2
+
+
+def require(*modules: str) -> None:
+    """Refuses where one of the packages that only developers need is not installed.
+
+    Raises:
+      UserError: with their names and the remedy.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{sys.executable} lacks {', '.join(missing)}: expected the packages of the extra dev; "
+            f"install them with {sys.executable} -m pip install -e '.[dev]'"
+        )

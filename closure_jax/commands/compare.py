@@ -1,26 +1,16 @@
 """`./launch.sh compare DIR... --output=DIR`: finished runs on one page, in tables, and against the paper's claims."""
 
 import argparse
-import html
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from closure_jax.commands import cli
 from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.comparison import claims as claims_lib
-from closure_jax.pages.comparison import figures as comparison_figures
-from closure_jax.pages.comparison import published
-from closure_jax.pages.comparison import runs as comparison
-from closure_jax.pages.comparison import tables as comparison_tables
-from closure_jax.pages.comparison.runs import Model
-from closure_jax.pages.comparison.tables import Table
-
-_ONE_SEED = (
-    "Models with one seed are shown without an interval: between them, differences of one or two percent mean nothing."
-)
-_SEEDS = "± is half the 95 % t-interval of the mean over seeds, which differ in data, initial weights and samples."
+from closure_jax.pages.comparison import content, reading, runs, tables
+from closure_jax.tables import Table
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -42,16 +32,18 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
       UserError: an input that can't be read, or an output that can't be used; nothing is written.
     """
     _check_output(output, docs)
-    runs, studies = comparison.read(directories)
-    models = comparison.gather(runs)
+    found, studies = reading.read(directories)
+    models = runs.gather(found)
     claims = claims_lib.claims(models, studies)
-    tables = _tables(models)
-    pictures = comparison_figures.draw(models, studies)
-    markdown = _markdown(models, claims, tables, pictures)
+    pictures = content.draw(models, studies)
+    sections, settings = content.sections(models, pictures), content.every_setting(models)
+    facts = {"models": len(models), "runs": len(found)}
+    everything = [content.claims_section(models, claims), *sections, *settings]
+    markdown = _markdown(models, claims, sections)
     texts = {
-        output / "table.md": _table_page(tables | {"Every setting": comparison_tables.settings_table(models)}),
-        output / "table.csv": comparison_tables.to_csv(models),
-        output / "compare.html": _html(models, claims, tables, pictures),
+        output / "table.md": _table_page(models, sections),
+        output / "table.csv": tables.to_csv(models),
+        output / "compare.html": page.render("Comparison", facts, everything),
         output / "results.md": markdown,
     }
     folders = [output / "figures", output / "results"]
@@ -60,7 +52,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         folders.append(docs.parent / "results")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in comparison_figures.CAPTIONS:  # an earlier comparison may have had more
+        for name in content.CAPTIONS:  # an earlier comparison may have had more
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name, picture in pictures.items():
             (folder / f"{name}.png").write_bytes(picture)
@@ -82,104 +74,29 @@ def _check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
         raise UserError(f"--docs={docs}: '{docs.parent / 'results'}' is a file, expected a folder for its pictures")
 
 
-def _tables(models: Sequence[Model]) -> dict[str, Table]:
-    """All tables that have rows, by title, in the order of the page."""
-    tables = comparison_tables.model_tables(models) if models else {}
-    provenance = {"Provenance": tables.pop("Provenance")} if models else {}
-    tables["Beside the published figures"] = published.published_table(models)
-    latent = comparison_tables.latent_table(models)
-    return tables | ({"Latent spaces": latent} if latent.rows else {}) | provenance
-
-
-def _seeds_note(models: Sequence[Model]) -> str:
-    counts = {len(model.runs) for model in models}
-    notes = [_SEEDS] if max(counts, default=1) > 1 else []
-    return " ".join(notes + ([_ONE_SEED] if 1 in counts else []))
-
-
-def _intro(models: Sequence[Model]) -> str:
-    count = sum(len(model.runs) for model in models)
-    return (
-        f"{count} run{'s' if count != 1 else ''} of {len(models)} model{'s' if len(models) != 1 else ''}, a model being a "
-        "transport process in a latent space. The law of the closure is known exactly, so that every measure has a perfect "
-        f"value; no model sees it. {_seeds_note(models)}"
+def _table_page(models: Sequence[runs.Model], sections: Sequence[page.Section]) -> str:
+    """The tables alone, in Markdown, that of every setting last."""
+    shown = [
+        page.Section(section.title, [block for block in section.blocks if isinstance(block, Table)])
+        for section in sections
+    ]
+    settings = tables.as_text(tables.settings_table(models))
+    return page.markdown(
+        [*(section for section in shown if section.blocks), page.Section("Every setting", [settings])], ""
     )
 
 
-_FIGURE_PLACES = {  # under which table a figure stands
-    "A priori": ("pareto", "settings", "noise_spectra"),
-    "A posteriori": ("rollout", "energy_spectra"),
-    "Latent spaces": ("latent_geometry",),
-}
-_DATA_SECTION = "Training data"
-
-
-def _sections(tables: Mapping[str, Table], pictures: Mapping[str, bytes]) -> dict[str, tuple[Table | None, list[str]]]:
-    """Table and figures of each section, by title."""
-    sections = {
-        title: (table, [name for name in _FIGURE_PLACES.get(title, ()) if name in pictures])
-        for title, table in tables.items()
-    }
-    provenance = {"Provenance": sections.pop("Provenance")} if "Provenance" in sections else {}
-    if "data_efficiency" in pictures:
-        sections[_DATA_SECTION] = (None, ["data_efficiency"])
-    return sections | provenance
-
-
-def _table_page(tables: Mapping[str, Table]) -> str:
-    parts = [f"## {title}\n\n{table.intro}\n\n{comparison_tables.markdown(table)}" for title, table in tables.items()]
-    return "\n".join(parts)
-
-
 def _markdown(
-    models: Sequence[Model],
-    claims: Sequence[claims_lib.Claim],
-    tables: Mapping[str, Table],
-    pictures: Mapping[str, bytes],
+    models: Sequence[runs.Model], claims: Sequence[claims_lib.Claim], sections: Sequence[page.Section]
 ) -> str:
     """The page in Markdown, pictures by relative path."""
-    parts = ["# Results", "Made by `./launch.sh compare`: no figure on this page was typed by hand.", _intro(models)]
-    parts.append("## Claims of the paper")
-    parts += [f"**{claim.title}**: *{claim.verdict}*. {claim.sentence}" for claim in claims]
-    for title, (table, names) in _sections(tables, pictures).items():
-        parts.append(f"## {title}")
-        parts += [] if table is None else [table.intro, comparison_tables.markdown(table).rstrip()]
-        for name in names:
-            caption = " ".join(comparison_figures.CAPTIONS[name].split())
-            parts += [f"![{name.replace('_', ' ')}](results/{name}.png)", f"*{caption}*"]
-    return "\n\n".join(parts) + "\n"
-
-
-def _html(
-    models: Sequence[Model],
-    claims: Sequence[claims_lib.Claim],
-    tables: Mapping[str, Table],
-    pictures: Mapping[str, bytes],
-) -> str:
-    """The page that opens without a network, pictures embedded."""
-    rows = [(claim.title, claim.verdict, claim.sentence) for claim in claims]
-    sections = {
-        "Claims of the paper": f"<p>{_intro(models)}</p>" + page.table(("claim", "verdict", "by how much"), rows, 2)
-    }
-    for title, (table, names) in _sections(tables, pictures).items():
-        shown = "" if table is None else _html_table(table)
-        for name in names:
-            shown += page.figure(pictures[name], name.replace("_", " "), comparison_figures.CAPTIONS[name])
-        sections[title] = shown
-    settings = comparison_tables.settings_table(models)
-    if settings.rows:
-        sections["Every setting"] = f"<details><summary>{settings.intro}</summary>{_html_table(settings)}</details>"
-    facts = {"models": len(models), "runs": sum(len(model.runs) for model in models)}
-    return page.document("Comparison", facts, sections)
-
-
-def _html_table(table: Table) -> str:
-    rows = comparison_tables.text_rows(table)
-    return f"<p>{html.escape(table.intro)}</p><div class=wide>{page.table(table.head, rows, table.notes)}</div>"
+    made = "Made by `./launch.sh compare`: no figure on this page was typed by hand."
+    head = f"# Results\n\n{made}\n\n{content.intro(models)}\n"
+    return "\n".join([head, content.claims_markdown(claims), page.markdown(sections, "results")])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m closure_jax.compare`; returns the exit status."""
+    """Entry of `python -m closure_jax.commands.compare`; returns the exit status."""
 
     def command() -> None:
         options = _parse(sys.argv[1:] if arguments is None else arguments)

@@ -1,28 +1,24 @@
 """`./launch.sh demo`: a coupled rollout with a trained closure that ships with the package, as an animation."""
 
 import argparse
+import functools
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
 
 import jax
-import ml_collections
 import numpy as np
 
-from closure_jax import pretrained
-from closure_jax.closure import StochasticClosure
+from closure_jax import pretrained, random
 from closure_jax.commands import cli
-from closure_jax.config import build
-from closure_jax.coupling import advance as advance_lib
-from closure_jax.coupling import draw, ensemble
-from closure_jax.data import simulate
+from closure_jax.coupling import Coupling, Fresh, ensemble
+from closure_jax.coupling.advance import Coupled
+from closure_jax.coupling.draw import Draw, FixedSteps, NoClosure
 from closure_jax.errors import UserError
 from closure_jax.evaluation import metrics
 from closure_jax.pages.run import animation
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import noise as noise_lib
-from closure_jax.physics import spectral
+from closure_jax.problems import Kolmogorov
 
 _SPIN_UP = 30.0  # time units from a random field to the flow that is shown
 
@@ -43,31 +39,35 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def developed_flow(config: ml_collections.ConfigDict, seed: int) -> np.ndarray:
+def developed_flow(problem: Kolmogorov, seed: int) -> np.ndarray:
     """A state of the true system, (n, n), `_SPIN_UP` after a random initial field."""
-    flow, dt = build.stored_flow(config), config.flow.dt
-    field = noise_lib.GaussianRandomField(flow.grid, config.flow.initial_alpha, config.flow.initial_tau)
-    keys = simulate.trajectory_keys(seed, np.array([0]))
-    exact = flow_lib.exact_closure(flow.grid, build.noise(config, flow))
-    run = advance_lib.jitted_advance(flow, exact, dt)
-    return np.asarray(
-        spectral.to_physical(run(keys, simulate.initial_vorticity_hat(keys, field), 0, round(_SPIN_UP / dt)))
-    )[0]
+    system = problem.truth()
+    keys = random.stream(seed, "demo_start")[None]
+    run = jax.jit(system.advance, static_argnums=3)
+    return np.asarray(system.vorticity(run(keys, system.initial(keys), 0, round(_SPIN_UP / system.dt))))[0]
 
 
 def couple(
-    model: StochasticClosure, config: ml_collections.ConfigDict, units: int, members: int, seed: int
+    problem: Kolmogorov, coupling: Coupling, draw: Draw, units: int, members: int, seed: int
 ) -> tuple[ensemble.Rollout, ensemble.Rollout, ensemble.Rollout]:
-    """Rollouts of the true system, of the solver closed by the model, and of the solver alone, from one state."""
-    flow, dt, ev = build.stored_flow(config), config.flow.dt, config.evaluation
-    initial = np.broadcast_to(developed_flow(config, seed), (1, members, *flow.grid.shape))
-    exact = flow_lib.exact_closure(flow.grid, build.noise(config, flow))
-    sampler = draw.model_sampler(model, ev.rollout_sampler_steps, ev.rollout_white_noise)
-    keys = jax.random.split(jax.random.key(seed))
+    """Rollouts from one state: of the true system, of the solver closed by a model, and of the solver alone.
+
+    Args:
+      problem: the system and its solver.
+      coupling: the rule for the model's noise in time.
+      draw: the model.
+      units: time units to run.
+      members: of each ensemble; the solver alone has one.
+      seed: of the initial state and of the noise.
+    """
+    solver, grid = problem.solver(), problem.flow.grid
+    initial = np.broadcast_to(developed_flow(problem, seed), (1, members, *grid.shape))
+    closed = functools.partial(Coupled, solver.step, solver.dt)
+    true_key, model_key = random.stream(seed, "demo_true"), random.stream(seed, "demo_model")
     return (
-        ensemble.rollout(flow, exact, initial, keys[0], dt, 1, units, "true ensemble"),
-        ensemble.rollout(flow, sampler, initial, keys[1], dt, ev.rollout_hold, units, "model ensemble"),
-        ensemble.rollout(flow, flow_lib.no_closure, initial[:, :1], keys[0], dt, 1, units, "no closure"),
+        ensemble.rollout(problem.truth(), initial, true_key, units, "true ensemble"),
+        ensemble.rollout(closed(draw, coupling), initial, model_key, units, "model ensemble"),
+        ensemble.rollout(closed(NoClosure(), Fresh()), initial[:, :1], true_key, units, "no closure"),
     )
 
 
@@ -77,14 +77,18 @@ def _command(arguments: Sequence[str]) -> None:
         print(f"packed: {pretrained.pack(pathlib.Path(options.pack))}")
         return
     start = time.perf_counter()
-    model, config, facts = pretrained.load()
-    n = config.data.resolution
+    model, experiment, facts = pretrained.shipped()
+    n = experiment.data.resolution
     print(
         f"demo: {facts['experiment']}:{facts['preset']}, trained at revision {facts['trained_revision']}; {options.members}"
         f" members on {n}^2 for {options.time} time units from t = {_SPIN_UP:g}",
         flush=True,
     )
-    truth, learned, bare = couple(model, config, options.time, options.members, options.seed)
+    sampled = model.replace(transport=model.transport.in_rollouts())
+    draw = FixedSteps(sampled, experiment.evaluation.rollout_sampler_steps)
+    problem = experiment.problem
+    assert isinstance(problem, Kolmogorov)  # the shipped closures are of this problem
+    truth, learned, bare = couple(problem, experiment.coupling, draw, options.time, options.members, options.seed)
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "demo.gif"

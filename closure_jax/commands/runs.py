@@ -36,11 +36,15 @@ class Run:
 
     def check(self) -> None:
         """Raises UserError where the run is impossible, or its folder holds another one; nothing is written."""
-        WorkDir(self.folder).check(self.config())
+        config = self.config()
+        config_lib.build(config)
+        WorkDir(self.folder).check(config)
 
     def is_done(self) -> bool:
         """Whether the folder holds this run's results."""
-        return self.folder.is_dir() and not evaluate.is_stale(self.config(), WorkDir(self.folder))
+        if not self.folder.is_dir():
+            return False
+        return not evaluate.is_stale(config_lib.build(self.config()), WorkDir(self.folder))
 
     def start(self) -> int:
         """Runs it, with its output passed through: the exit status."""

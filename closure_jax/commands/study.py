@@ -9,7 +9,6 @@ from typing import Any
 
 from closure_jax import config as config_lib
 from closure_jax.commands import cli, compare, runs
-from closure_jax.config import build
 from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir, write_json
 
@@ -45,7 +44,7 @@ def data_efficiency(options: argparse.Namespace, preset: str, overrides: Sequenc
         for share in map(_fraction, options.fractions.split(",")):
             config = config_lib.load(f"{file}:{preset}")
             config_lib.override(config, overrides)
-            count = max(1, round(share * build.training_trajectories(config)))
+            count = max(1, round(share * config_lib.build(config).data.training_trajectories()))
             for seed in range(options.seeds):
                 cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
                 changed = (*_JUDGED, *overrides, f"data.train_trajectories={cut}", f"seed={seed}")
@@ -53,7 +52,11 @@ def data_efficiency(options: argparse.Namespace, preset: str, overrides: Sequenc
                 run = runs.Run(file, preset, changed, folder / name)
                 planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
     done = runs.run_all(list(planned), "study")
-    points = [facts | _errors(WorkDir(run.folder).results()) for run, facts in planned.items() if run in done]
+    points = [
+        facts | _errors(results)
+        for run, facts in planned.items()
+        if run in done and (results := WorkDir(run.folder).results()) is not None
+    ]
     if points:
         study = {"kind": "data_efficiency", "preset": preset, "points": points}
         folder.mkdir(parents=True, exist_ok=True)

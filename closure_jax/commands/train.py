@@ -7,17 +7,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 
 from closure_jax import config as config_lib
 from closure_jax import devices
 from closure_jax.commands import cli
-from closure_jax.config import build
+from closure_jax.config import Experiment
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.data import generate
 from closure_jax.errors import UserError
-from closure_jax.workdir import WorkDir, provenance
+from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
 
 if TYPE_CHECKING:
     from closure_jax.closure import StochasticClosure
@@ -36,28 +35,28 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[ml_collections.ConfigDict, WorkDir]:
-    """The configuration and work directory that the options mean; nothing is written.
+def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Experiment, WorkDir]:
+    """The experiment and work directory that the options mean; nothing is written.
 
     Raises:
       UserError: whatever is wrong with them.
     """
-    from closure_jax.training import phases
-
     if not options.config:
         raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
     default = "paper" if devices.has_accelerator() else "small"
-    config = config_lib.load(options.config, default)  # also where it is replaced below: it may register new pieces
+    config = config_lib.load(options.config, default)
     work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
     if options.mode == "evaluate":
         config = work.config()
         for text in overrides:
-            if not text.startswith(("evaluation.", "sampler.")):
-                raise UserError(f"--config.{text}: with --mode=evaluate only evaluation.* and sampler.* can be changed")
+            if not config_lib.current_name(config, text.partition("=")[0]).startswith(JUDGED_FIELDS):
+                raise UserError(
+                    f"--config.{text}: with --mode=evaluate only evaluation.*, sampler.* and coupling.* can be changed"
+                )
     config_lib.override(config, overrides)
-    build.validate(config, phases.latent_spaces())
+    experiment = config_lib.build(config)
     work.check(config)
-    return config, work
+    return experiment, work
 
 
 def data_folder() -> pathlib.Path:
@@ -66,81 +65,98 @@ def data_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
 
 
-def given_data(config: ml_collections.ConfigDict) -> dataset_lib.Dataset:
+def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     """The dataset of --config.data.path, checked before anything is written."""
-    path = pathlib.Path(config.data.path)
-    print(f"data: {path}")
-    dataset = _load(config, path)
+    file = pathlib.Path(experiment.data.path)
+    print(f"data: {file}")
+    dataset = _load(experiment, file)
     size, tests = dataset.vorticity["test"].shape[-1], len(dataset.vorticity["test"])
-    if size != config.data.resolution:
-        raise UserError(f"data file '{path}' holds {size}^2 fields: expected --config.data.resolution={size}")
-    if tests < config.evaluation.rollout_states:
+    if size != experiment.data.resolution:
+        raise UserError(f"data file '{file}' holds {size}^2 fields: expected --config.data.resolution={size}")
+    if tests < experiment.evaluation.rollout_states:
         raise UserError(
-            f"data file '{path}' holds {tests} test trajectories: expected --config.evaluation.rollout_states={tests} or less"
+            f"data file '{file}' holds {tests} test trajectories: expected --config.evaluation.rollout_states={tests} or less"
         )
     return dataset
 
 
-def simulated_data(config: ml_collections.ConfigDict, work: WorkDir) -> dataset_lib.Dataset:
-    """The dataset of the configuration: made before, or now."""
-    simulation = build.simulation(config)
-    path = data_folder() / simulation.file_name()
+def simulated_data(experiment: Experiment, work: WorkDir) -> dataset_lib.Dataset:
+    """The dataset of the experiment: made before, or now."""
+    simulation = experiment.simulation()
+    file = data_folder() / simulation.file_name()
 
     def make() -> None:
-        with generate.exclusive(path):
-            if path.is_file():
-                print(f"data: already simulated, {path}")
+        with generate.exclusive(file):
+            if file.is_file():
+                print(f"data: already simulated, {file}")
                 return
             count = simulation.trajectories
-            print(f"data: simulates {count} trajectories at {config.flow.resolution}^2 up to t = {config.data.end:g}")
+            print(f"data: simulates {count} trajectories up to t = {simulation.end:g}")
             with work.timed("data"):
-                generate.write(simulation, path)
+                generate.write(simulation, file)
 
     devices.on_main(make)
-    return _load(config, path)
+    return _load(experiment, file)
 
 
-def _load(config: ml_collections.ConfigDict, path: pathlib.Path) -> dataset_lib.Dataset:
-    simulation = build.simulation(config)
-    interval, snapshots = config.data.snapshot_every * config.flow.dt, len(simulation.snapshot_times())
-    dataset = dataset_lib.load(path, snapshots, interval, config.data.burn_in, simulation.physics())
-    return dataset.first(config.data.train_trajectories) if config.data.train_trajectories else dataset
+def _load(experiment: Experiment, file: pathlib.Path) -> dataset_lib.Dataset:
+    simulation, data = experiment.simulation(), experiment.data
+    times = simulation.snapshot_times()
+    dataset = dataset_lib.load(file, len(times), simulation.interval(), data.burn_in, simulation.physics())
+    return dataset.first(data.train_trajectories) if data.train_trajectories else dataset
 
 
-def run(config: ml_collections.ConfigDict, work: WorkDir, mode: str) -> None:
-    """The whole job, or the evaluation of a finished one."""
-    from closure_jax.closure import StochasticClosure
+def run(experiment: Experiment, work: WorkDir, mode: str) -> None:
+    """The whole job, or the evaluation of a finished one.
+
+    Raises:
+      UserError: the data are not those that the run began with, or anything else is wrong.
+    """
+    from closure_jax import pretrained
     from closure_jax.evaluation import evaluate
-    from closure_jax.training import phases
+    from closure_jax.training import phase, programs
 
-    given = given_data(config) if config.data.path else None
+    given = given_data(experiment) if experiment.data.path else None
     if data_folder().exists() and not data_folder().is_dir():
         raise UserError(
             f"data folder '{data_folder()}' is a file: expected a folder, or another one in CLOSURE_JAX_DATA"
         )
     with work.lock():
-        dataset = given or simulated_data(config, work)
+        dataset = given or simulated_data(experiment, work)
         facts = provenance.provenance(dataset.path, dataset.checksum)
+        before = devices.on_main(work.provenance)
+        _same_data(before, facts, work)
         if devices.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
-            before = work.provenance()
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
-            model = StochasticClosure.load(work.path).replace(steps=config.sampler.steps)
+            model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
-            work.write_config(config, facts)
-            model = phases.train(config, dataset, work, data_folder())
-            if not devices.on_main(lambda: evaluate.is_stale(config, work)):
+            if not before:
+                work.write_config(experiment.config, facts)
+            model = programs.train(phase.Run(experiment, dataset, work, data_folder()))
+            if not devices.on_main(lambda: evaluate.is_stale(experiment, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
                 return
-        work.write_config(config, facts)
-        devices.on_main(lambda: judge(config, dataset, model, work, facts))
+        work.write_config(experiment.config, facts)
+        devices.on_main(lambda: judge(experiment, dataset, model, work, facts))
         print(f"results: {work.path / 'results.json'}")
         print(f"report: {work.path / 'report.html'}")
 
 
+def _same_data(before: dict[str, Any], facts: dict[str, Any], work: WorkDir) -> None:
+    """Raises UserError where the run began with other data than those of now."""
+    stored = before.get("data_checksum")
+    if stored not in (None, facts["data_checksum"]):
+        raise UserError(
+            f"work directory '{work.path}' holds a run on other data (checksum {stored[:12]}, those of now in"
+            f" '{facts['data_path']}' have {facts['data_checksum'][:12]}): expected the same; restore them, or give another"
+            " --workdir"
+        )
+
+
 def judge(
-    config: ml_collections.ConfigDict,
+    experiment: Experiment,
     dataset: dataset_lib.Dataset,
     model: "StochasticClosure",
     work: WorkDir,
@@ -154,11 +170,12 @@ def judge(
     for phase in (*evaluate.PHASES, "report"):
         spent.pop(phase, None)
     work.write_wall_seconds(spent)
-    results, arrays = evaluate.run(config, dataset, model, work)
-    head = {"experiment": config.experiment, "preset": config.preset, "seed": config.seed}
+    results, arrays = evaluate.run(experiment, dataset, model, work)
+    head = {"experiment": experiment.name, "preset": experiment.preset, "seed": experiment.seed}
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}
-    np.savez_compressed(work.path / "arrays.npz", **arrays)
+    named: dict[str, Any] = {**arrays}
+    np.savez_compressed(work.path / "arrays.npz", **named)
     with work.timed("report"):
         report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
     work.write_results(results | {"wall_seconds": work.wall_seconds()})
@@ -179,13 +196,13 @@ def _command(arguments: Sequence[str]) -> None:
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if options.require_accelerator and not devices.has_accelerator():
         raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
-    config, work = resolve(options, overrides)
-    print(f"closure_jax on {devices.describe()}, preset {config.preset}, work directory {work.path}", flush=True)
+    experiment, work = resolve(options, overrides)
+    print(f"closure_jax on {devices.describe()}, preset {experiment.preset}, work directory {work.path}", flush=True)
     if options.dry_run:
         from closure_jax.bench import cost
 
-        print(cost.summary(config))
+        print(cost.summary(experiment))
         return
     if options.mode == "evaluate":
         work.checkpoints("closure").require()
-    run(config, work, options.mode)
+    run(experiment, work, options.mode)

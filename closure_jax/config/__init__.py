@@ -1,16 +1,29 @@
-"""The configuration: experiments, presets, overrides, rules, and the objects that it stands for."""
+"""The configuration: experiments, presets, overrides, rules, and the objects that they stand for."""
 
-from closure_jax.config.loading import (
-    PRESETS,
-    base,
-    experiments,
-    fields,
-    from_dict,
-    load,
-    nearest,
-    override,
-    to_dict,
-    typed,
-)
+from closure_jax.config.experiment import Experiment, Trained, build
+from closure_jax.config.loading import current_name, experiments, from_dict, load, override, to_dict
+from closure_jax.config.names import nearest
+from closure_jax.config.presets import PRESETS, base, in_physical_space
+from closure_jax.config.schema import leaves
+from closure_jax.config.sections import add_measure, known_fields, own_source, use
 
-__all__ = ["PRESETS", "base", "experiments", "fields", "from_dict", "load", "nearest", "override", "to_dict", "typed"]
+__all__ = [
+    "PRESETS",
+    "Experiment",
+    "Trained",
+    "add_measure",
+    "base",
+    "build",
+    "current_name",
+    "experiments",
+    "from_dict",
+    "in_physical_space",
+    "known_fields",
+    "leaves",
+    "load",
+    "nearest",
+    "override",
+    "own_source",
+    "to_dict",
+    "use",
+]

@@ -1,51 +1,134 @@
-"""The coupled step: a solver that draws its closure, holds it, and steps."""
+"""Dynamics of an ensemble: what is integrated, and the solver closed by draws as one."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, Key
 
-from closure_jax.physics.flow import ClosureSampler, KolmogorovFlow
-from closure_jax.physics.stepper import euler_maruyama, repeated
+from closure_jax.coupling.base import Carry, Coupling, StepNumber
+from closure_jax.coupling.draw import Draw
+from closure_jax.physics import spectral
+from closure_jax.physics.stepper import repeated
+
+State = TypeVar("State")
+Step: TypeAlias = Callable[[Array, Array], Array]
+"""step(vorticity_hat, closure_hat) -> vorticity_hat, each (..., n, n // 2 + 1): one step of the solver with its closure."""
 
 
-def advance(
-    flow: KolmogorovFlow, closure: ClosureSampler, dt: float, hold: int = 1, remat: bool = False
-) -> Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]:
-    """Coupled stepping of a batch: the closure is sampled each `hold` steps and held between.
+@runtime_checkable
+class Dynamics(Protocol):
+    """What an ensemble integrates; states are pytrees whose leaves have the leading axes (state, member).
+
+    Attributes:
+      dt: time of one step.
+      period: steps that cannot be cut.
+      crosses_members: whether members of a state influence each other; they are then integrated together.
+    """
+
+    @property
+    def dt(self) -> float: ...
+
+    @property
+    def period(self) -> int: ...
+
+    @property
+    def crosses_members(self) -> bool: ...
+
+    def begin(self, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Any:
+        """The state of members that start from `vorticity` (physical units); one key each, the same in all of their run."""
+        ...
+
+    def advance(self, keys: Key[Array, "state member"], state: Any, start: StepNumber, steps: int) -> Any:
+        """The state `steps` later, a static multiple of `period`; `start` is the number of the first step.
+
+        Draws depend on a member's key and the number of the step alone, so a run may be cut at any period.
+        """
+        ...
+
+    def vorticity(self, state: Any) -> Float[Array, "state member n n"]:
+        """The vorticity of a state, physical units."""
+        ...
+
+
+def by_period(
+    body: Callable[[State, Any], State], state: State, start: StepNumber, steps: int, period: int, remat: bool = False
+) -> State:
+    """body(state, number of its first step) for each period in `steps` steps, in one `lax.scan`.
 
     Args:
-      flow: diffusion and forcing (its own closure term should be None).
-      closure: sampler of H; see `ClosureSampler`.
-      dt: time step [time].
-      hold: steps for which one sample is kept.
-      remat: recompute inside the backward pass, so that a long rollout can be differentiated in bounded memory.
-
-    Returns:
-      run(keys, vorticity_hat, start, steps) -> vorticity_hat: `keys` (batch,) one per member, `vorticity_hat`
-      (batch, n, n // 2 + 1), `start` the number of the first step, `steps` a multiple of `hold`. The draw of a step depends
-      on the member's key and the step's number only, so a rollout may be cut anywhere.
+      body: one period; pure.
+      state: pytree that it carries.
+      start: number of the first step.
+      steps: static multiple of `period`.
+      period: steps of one call.
+      remat: recompute inside the backward pass, so that a long run can be differentiated in bounded memory.
+    Raises:
+      ValueError: `steps` is no multiple of `period`.
     """
-    step = euler_maruyama(flow, dt)
-
-    def held(keys, vorticity_hat, number):
-        closure_hat = closure(jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), vorticity_hat)
-        return repeated(lambda w_hat: step(w_hat, closure_hat), hold)(vorticity_hat)
-
-    body = jax.checkpoint(held) if remat else held
-
-    def run(keys: jax.Array, vorticity_hat: jax.Array, start: jax.Array | int, steps: int) -> jax.Array:
-        if steps % hold:
-            raise ValueError(f"steps = {steps} is not a multiple of hold = {hold}")
-
-        def scan_body(carry, index):
-            return body(keys, carry, start + hold * index), None
-
-        return jax.lax.scan(scan_body, vorticity_hat, jax.numpy.arange(steps // hold))[0]
-
-    return run
+    if steps % period:
+        raise ValueError(f"steps = {steps} is not a multiple of period = {period}")
+    one = jax.checkpoint(body) if remat else body
+    return jax.lax.scan(
+        lambda carry, index: (one(carry, start + period * index), None), state, jnp.arange(steps // period)
+    )[0]
 
 
-def jitted_advance(*args, **kwargs) -> Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]:
-    """`advance`, compiled, with the state's buffer reused; the number of steps is static."""
-    return functools.partial(jax.jit, static_argnums=3, donate_argnums=1)(advance(*args, **kwargs))
+class CoupledState(NamedTuple):
+    """Vorticity of the members, (state, member, n, n // 2 + 1), and what their rule carries."""
+
+    vorticity_hat: Complex[Array, "state member n half"]
+    carry: Carry
+
+
+@dataclasses.dataclass(frozen=True)
+class Coupled:
+    """The closed solver: each period a closure from `coupling`, held while the solver steps.
+
+    Attributes:
+      step: of the solver; its own closure term is absent.
+      dt: time of one step.
+      draw: where closures come from.
+      coupling: the rule for their noise in time.
+      remat: see `by_period`.
+    """
+
+    step: Step
+    dt: float
+    draw: Draw
+    coupling: Coupling
+    remat: bool = False
+
+    @property
+    def period(self) -> int:
+        """Of the rule."""
+        return self.coupling.period
+
+    @property
+    def crosses_members(self) -> bool:
+        """Whether the rule does."""
+        return self.coupling.crosses_members
+
+    def begin(self, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> CoupledState:
+        """See `Dynamics`."""
+        return CoupledState(spectral.to_fourier(vorticity), self.coupling.begin(self.draw, keys, vorticity))
+
+    def advance(
+        self, keys: Key[Array, "state member"], state: CoupledState, start: StepNumber, steps: int
+    ) -> CoupledState:
+        """See `Dynamics`."""
+
+        def period(state: CoupledState, number: StepNumber) -> CoupledState:
+            vorticity = spectral.to_physical(state.vorticity_hat)
+            closure, carry = self.coupling.closure(self.draw, state.carry, keys, number, vorticity)
+            closure_hat = spectral.to_fourier(closure)
+            hold = repeated(lambda vorticity_hat: self.step(vorticity_hat, closure_hat), self.period)
+            return CoupledState(hold(state.vorticity_hat), carry)
+
+        return by_period(period, state, start, steps, self.period, self.remat)
+
+    def vorticity(self, state: CoupledState) -> Float[Array, "state member n n"]:
+        """See `Dynamics`."""
+        return spectral.to_physical(state.vorticity_hat)

@@ -1,28 +1,78 @@
-"""A learned closure as the solver wants it."""
+"""What a solver takes as its closure: a learned one, none, or any other random or deterministic field."""
 
+from typing import Any, Protocol, runtime_checkable
+
+import flax.struct
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-from closure_jax import random
 from closure_jax.closure import StochasticClosure
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import spectral
 
 
-def model_sampler(model: StochasticClosure, steps: int, white_noise: float = 0.0) -> flow_lib.ClosureSampler:
-    """A learned closure as the solver wants it, Fourier to Fourier.
+@runtime_checkable
+class Draw(Protocol):
+    """A closure H as a random field given the vorticity; noise is an argument, so that a rule may carry or correlate it."""
 
-    Args:
+    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Any:
+        """What `draw` turns into closures: a pytree of standard normal arrays with the leading axis batch, one key each.
+
+        A closure without randomness has no leaves, ().
+        """
+        ...
+
+    def draw(self, noise: Any, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure that the noise stands for, physical units."""
+        ...
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"] | None:
+        """The conditional mean E[H | vorticity], where it has one at a known price."""
+        ...
+
+
+def is_random(draw: Draw, n: int) -> bool:
+    """Whether the closure of fields (n, n) has any noise; nothing is computed."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    field = jax.ShapeDtypeStruct((1, n, n), jnp.float32)
+    return bool(jax.tree.leaves(jax.eval_shape(draw.noise, keys, field)))
+
+
+@flax.struct.dataclass
+class FixedSteps:
+    """A learned closure with its number of sampler steps: a pytree, so that it passes through jit as an argument.
+
+    Attributes:
       model: the closure.
-      steps: sampler steps.
-      white_noise: standard deviation of pixel noise added to each sample (published rollouts: 5e-5).
+      steps: sampler steps of each draw.
     """
 
-    def sample(keys: jax.Array, vorticity_hat: jax.Array) -> jax.Array:
-        vorticity = spectral.to_physical(vorticity_hat)
-        closure = model.sample(keys, vorticity, steps)
-        if white_noise:
-            draw = jax.vmap(lambda key: random.normal(jax.random.fold_in(key, 7), vorticity.shape[1:]))
-            closure = closure + white_noise * draw(keys)
-        return spectral.to_fourier(closure)
+    model: StochasticClosure
+    steps: int = flax.struct.field(pytree_node=False)
 
-    return sample
+    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Any:
+        """See `Draw`."""
+        return self.model.noise(keys, vorticity, self.steps)
+
+    def draw(self, noise: Any, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """See `Draw`."""
+        return self.model.draw(noise, vorticity, self.steps)
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"] | None:
+        """See `Draw`."""
+        return self.model.mean(vorticity)
+
+
+class NoClosure:
+    """Zero: what the solver does alone."""
+
+    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> tuple[()]:
+        """Nothing is drawn."""
+        return ()
+
+    def draw(self, noise: tuple[()], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """Zeros."""
+        return jnp.zeros_like(vorticity)
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """Zeros."""
+        return jnp.zeros_like(vorticity)

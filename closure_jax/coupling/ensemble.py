@@ -3,16 +3,17 @@
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 from tqdm import tqdm
 
 from closure_jax import devices
-from closure_jax.coupling import advance as advance_lib
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import spectral
+from closure_jax.coupling.advance import Dynamics
+from closure_jax.errors import check
 
 _FRAMES_PER_UNIT = 5
 _IN_MEMORY = 2**30  # bytes; snapshots of a larger ensemble go to a file
@@ -29,54 +30,80 @@ class Rollout:
 
 
 def rollout(
-    flow: flow_lib.KolmogorovFlow,
-    closure: flow_lib.ClosureSampler,
-    vorticity: np.ndarray,
-    key: jax.Array,
-    dt: float,
-    hold: int,
+    dynamics: Dynamics,
+    vorticity: Float[np.ndarray, "state member n n"],
+    key: Key[Array, ""],
     units: int,
     label: str,
     chunk: int = 128,
     scratch: pathlib.Path | None = None,
 ) -> Rollout:
-    """Runs (states, members, n, n) for `units` time units; member m of all states together has the key fold_in(key, m).
+    """Runs an ensemble; member m of all states together has the key fold_in(key, m).
 
     About `chunk` members run at a time, split over this process' devices where they divide; the grouping changes nothing.
-    Snapshots beyond 1 GiB are written to a file in the folder `scratch` as they are made, if there is one.
+    Where members of a state influence each other, all run together on one device.
+
+    Args:
+      dynamics: what is integrated.
+      vorticity: at time 0, physical units.
+      key: of the ensemble.
+      units: whole time units to run.
+      label: of the progress bar, and of the file of a large ensemble.
+      chunk: members that run together.
+      scratch: folder for snapshots beyond 1 GiB, which are written as they are made; None keeps them in memory.
+    Raises:
+      UserError: a time unit is not a whole number of the dynamics' periods.
     """
     states, members, *grid = vorticity.shape
-    per_unit = round(1 / dt)
-    frames_per_unit = _FRAMES_PER_UNIT if per_unit % (_FRAMES_PER_UNIT * hold) == 0 else 1
-    segment = per_unit // frames_per_unit
-    size, starts = _chunks(states * members, chunk)
-    parts = devices.parts_of(size)
-    advance = advance_lib.advance(flow, closure, dt, hold)
-    run = devices.map_members(lambda *arguments: advance(*arguments, segment), parts, (0, 0, None), donate=1)
-    to_physical = devices.map_members(spectral.to_physical, parts)
+    frames_per_unit, segment = _segments(dynamics)
+    size, starts = (states * members, [0]) if dynamics.crosses_members else _chunks(states * members, chunk)
+    group = (states, members) if dynamics.crosses_members else (size, 1)
+    parts = 1 if dynamics.crosses_members else devices.parts_of(size)
+    begin = devices.map_members(dynamics.begin, parts)
+    run: Any = devices.map_members(
+        lambda keys, state, number: dynamics.advance(keys, state, number, segment), parts, (0, 0, None), donate=1
+    )
+    look = devices.map_members(dynamics.vorticity, parts)
     fields = _storage((units + 1, states * members, *grid), label, scratch)
     fields[0] = vorticity.reshape(states * members, *grid)
     frames, seconds, compiled = [vorticity[0, 0]], 0.0, None
     bar = tqdm(total=len(starts) * units * frames_per_unit, desc=label, unit="frame", disable=None)
-    for begin in starts:
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(begin, begin + size))
-        state = spectral.to_fourier(jnp.asarray(fields[0, begin : begin + size]))
-        if compiled is None:  # from arrays of its own: what is donated may be gone after lowering
-            compiled = run.lower(*devices.split_members((keys, state), parts), 0).compile()
-        keys, state = devices.split_members((keys, state), parts)
+    for first in starts:
+        now = slice(first, first + size)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + size)).reshape(group)
+        keys, initial = devices.split_members((keys, jnp.asarray(fields[0, now]).reshape(*group, *grid)), parts)
+        if compiled is None:  # from a state of its own: what is donated may be gone after lowering
+            compiled = run.lower(keys, begin(keys, initial), 0).compile()
+        state = begin(keys, initial)
         start = time.perf_counter()
         for index in range(units * frames_per_unit):
             state = compiled(keys, state, index * segment)
-            whole = (index + 1) % frames_per_unit == 0
-            if whole:
-                fields[(index + 1) // frames_per_unit, begin : begin + size] = devices.join_members(to_physical(state))
-            if begin == 0:
-                frames.append(np.asarray(spectral.to_physical(state[0, 0])))
+            if (index + 1) % frames_per_unit == 0:
+                unit = (index + 1) // frames_per_unit
+                fields[unit, now] = devices.join_members(look(state)).reshape(size, *grid)
+            if first == 0:
+                frames.append(_first_member(dynamics, state))
             bar.update()
         jax.block_until_ready(state)
         seconds += time.perf_counter() - start
     bar.close()
     return Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(frames), seconds)
+
+
+def _segments(dynamics: Dynamics) -> tuple[int, int]:
+    """Frames in a time unit, and solver steps between two."""
+    per_unit = round(1 / dynamics.dt)
+    check(
+        per_unit % dynamics.period == 0,
+        f"period={dynamics.period}: expected a divisor of the steps in one time unit, 1 / dt = {1 / dynamics.dt:g}",
+    )
+    frames = _FRAMES_PER_UNIT if per_unit % (_FRAMES_PER_UNIT * dynamics.period) == 0 else 1
+    return frames, per_unit // frames
+
+
+def _first_member(dynamics: Dynamics, state: Any) -> np.ndarray:
+    """Vorticity (n, n) of the first member of the first state, from a state that is split over devices."""
+    return np.asarray(dynamics.vorticity(jax.tree.map(lambda leaf: leaf[0, :1, :1], state)))[0, 0]
 
 
 def _chunks(total: int, chunk: int) -> tuple[int, list[int]]:

@@ -4,7 +4,8 @@ Schema `closure_jax/1`:
   /time                      (time,) of the snapshots
   /train/vorticity           (trajectory, time, x, y) float32       /train/closure  likewise
   /test/vorticity            (trajectory, time, x, y) float32       /test/closure   likewise
-  attributes                 schema, every parameter of `flow` and `data`, seed, versions, checksum (SHA-256 of the four arrays)
+  attributes                 schema, every parameter of the problem, its flow and `data`, versions, checksum (SHA-256 of the
+                             four arrays)
 The last tenth of the training trajectories validates. Files in the authors' layout, (field, x, y) in order of trajectory
 under train_vorticity_64, train_nonlinear_64, test_vorticity_64, test_nonlinear_64, are read as well.
 """
@@ -13,7 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import h5py
@@ -104,12 +105,7 @@ def load(
             if file.attrs.get("schema") == SCHEMA:
                 arrays = {(s, f): file[f"{s}/{f}"][:] for s in SPLITS for f in FIELDS}
                 time, stored = file["time"][:], file.attrs["checksum"]
-                for name, value in (physics or {}).items():
-                    if file.attrs.get(name, value) != value:
-                        raise UserError(
-                            f"data file '{path}' was made with {name} = {file.attrs[name]}, the configuration has {value}:"
-                            f" expected the same; set --config.flow.{name}"
-                        )
+                _check_physics(path, file.attrs, physics or {})
             elif "train_vorticity_64" in file:
                 arrays = _authors_arrays(path, file, snapshots)
                 time, stored = burn_in + interval * np.arange(1, snapshots + 1), None
@@ -130,6 +126,16 @@ def load(
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"data file '{path}' holds values that are not finite: expected finite fields")
     return _split(arrays, time, checksum, path)
+
+
+def _check_physics(path: pathlib.Path, attributes: Mapping[str, Any], physics: Mapping[str, Any]) -> None:
+    for name, value in physics.items():
+        stored = attributes.get(name, value)  # files of an earlier release lack some
+        if stored != value:
+            remedy = "its code differs" if isinstance(value, str) else "--dry_run prints the section of that field"
+            raise UserError(
+                f"data file '{path}' was made with {name} = {stored}, the configuration has {value}: expected the same; {remedy}"
+            )
 
 
 def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict[tuple[str, str], np.ndarray]:
@@ -172,7 +178,7 @@ def checksum_of(arrays: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         for index in range(array.shape[0]):
-            digest.update(np.ascontiguousarray(array[index]))
+            digest.update(np.ascontiguousarray(array[index]).data)
     return digest.hexdigest()
 
 

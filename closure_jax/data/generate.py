@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 import closure_jax
-from closure_jax import devices
+from closure_jax import devices, files
 from closure_jax.data import dataset, simulate
 from closure_jax.errors import UserError
-from closure_jax.physics import flow as flow_lib
-from closure_jax.physics import noise as noise_lib
+from closure_jax.problems.base import Problem, System, class_name
 
 _BUFFER = 2**28  # bytes of snapshots in memory before they are written
 _TOGETHER = 2**24  # bytes, at most, that the file keeps in one piece
@@ -28,60 +25,79 @@ _TOGETHER = 2**24  # bytes, at most, that the file keeps in one piece
 
 @dataclasses.dataclass(frozen=True)
 class Simulation:
-    """What determines a simulated file: the system, and which snapshots are kept."""
+    """What determines a simulated file: a problem, and which snapshots of its reference are kept.
 
-    flow: flow_lib.KolmogorovFlow
-    noise: noise_lib.QWienerNoise
-    initial: noise_lib.GaussianRandomField
+    Attributes:
+      problem: makes the data.
+      seed: of the initial states and of the noise.
+      trajectories, test_trajectories: how many in all, and how many of them, the last ones, test.
+      burn_in, end: times between which snapshots are kept; the first comes one interval after `burn_in`.
+      every: solver steps between snapshots.
+      chunk: trajectories that run together; changes no number.
+    """
+
+    problem: Problem
     seed: int
     trajectories: int
     test_trajectories: int
-    resolution: int
     burn_in: float
     end: float
     every: int
     chunk: int
 
+    def system(self) -> System:
+        """The problem's reference.
+
+        Raises:
+          UserError: the problem has none.
+        """
+        system = self.problem.reference()
+        if system is None:
+            raise UserError(
+                f"problem {class_name(self.problem)} cannot make data: expected a file of data in --config.data.path"
+            )
+        return system
+
+    @property
+    def resolution(self) -> int:
+        """Points on a side of the stored fields."""
+        return self.problem.stored_resolution
+
+    def interval(self) -> float:
+        """Time between two snapshots."""
+        return self.every * self.problem.dt
+
     def parameters(self) -> dict[str, Any]:
-        """Every number that the fields depend on, by name; the grouping in chunks is not among them."""
+        """Everything that the fields depend on, by name; the grouping in chunks is not among it."""
         return {
-            "flow": type(self.flow).__name__,
-            "solver_resolution": self.flow.grid.shape[0],
-            "domain_length": self.flow.grid.domain[0][1],
-            "viscosity": self.flow.viscosity,
-            "forcing_amplitude": self.flow.forcing_amplitude,
-            "forcing_wavenumber": self.flow.forcing_wavenumber,
-            "dt": self.noise.dt,
-            "noise_sigma": self.noise.sigma,
-            "noise_kappa": self.noise.kappa,
-            "noise_alpha": self.noise.alpha,
-            "initial_alpha": self.initial.alpha,
-            "initial_tau": self.initial.tau,
+            **{name: _attribute(value) for name, value in self.problem.identity().items()},
             "seed": self.seed,
             "trajectories": self.trajectories,
             "test_trajectories": self.test_trajectories,
-            "resolution": self.resolution,
             "burn_in": self.burn_in,
             "end": self.end,
             "snapshot_every": self.every,
         }
 
     def physics(self) -> dict[str, Any]:
-        """Those parameters that enter the exact law of the closure and the rollouts."""
-        names = ("flow", "domain_length", "viscosity", "forcing_amplitude", "forcing_wavenumber", "dt")
-        names += ("noise_sigma", "noise_kappa", "noise_alpha")
-        return {name: value for name, value in self.parameters().items() if name in names}
+        """Those parameters that enter the law of the closure and the rollouts."""
+        return {name: _attribute(value) for name, value in self.problem.physics().items()}
 
     def snapshot_times(self) -> np.ndarray:
         """Times of the stored snapshots: after burn-in, each `every` steps, up to `end`."""
-        interval = self.every * self.noise.dt
+        interval = self.interval()
         first, last = round(self.burn_in / interval) + 1, round(self.end / interval)
         return np.arange(first, last + 1) * interval
 
     def file_name(self) -> str:
         """Content address: the same parameters give the same name."""
         digest = hashlib.sha256(json.dumps([dataset.SCHEMA, self.parameters()], sort_keys=True).encode()).hexdigest()
-        return f"kolmogorov-{self.resolution}-{digest[:12]}.h5"
+        return f"{type(self.problem).__name__.lower()}-{self.resolution}-{digest[:12]}.h5"
+
+
+def _attribute(value: Any) -> Any:
+    """A value as an attribute of the file keeps it: numbers and texts as they are, others as JSON."""
+    return value if isinstance(value, str | bool | int | float) else json.dumps(value, sort_keys=True)
 
 
 @contextlib.contextmanager
@@ -94,12 +110,8 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is making {path}: waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    beside = path.with_name(path.name + ".lock")
+    with files.lock(beside, waiting=f"another process is making {path}: waiting for it"):
         yield
 
 
@@ -108,15 +120,14 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
 
     Fields are written as they are made, so memory holds a chunk's states and some 256 MB of snapshots, whatever the grid.
     """
-    partial = path.with_name(path.name + ".partial")
     total, tests = simulation.trajectories, simulation.test_trajectories
     trains = total - tests
     times = simulation.snapshot_times()
     n = simulation.resolution
-    burn_in = round(simulation.burn_in / (simulation.every * simulation.noise.dt))
+    burn_in = round(simulation.burn_in / simulation.interval())
     chunk = min(simulation.chunk, total)
     together = max(1, min(50, len(times), _TOGETHER // (4 * n * n)))
-    with h5py.File(partial, "w") as file:
+    with files.aside(path) as partial, h5py.File(partial, "w") as file:
         arrays = {
             (split, field): file.create_dataset(
                 f"{split}/{field}", (count, len(times), n, n), np.float32, chunks=(1, together, n, n)
@@ -140,7 +151,7 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
         progress.close()
         if not all(np.isfinite(array[i]).all() for array in arrays.values() for i in range(array.shape[0])):
             raise UserError(
-                f"the simulation left the finite numbers: expected a smaller --config.flow.dt={simulation.noise.dt:g}"
+                f"the simulation left the finite numbers: expected a smaller --config.problem.dt={simulation.problem.dt:g}"
                 " or a larger --config.flow.viscosity"
             )
         file.attrs.update(
@@ -150,7 +161,6 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
             closure_jax_version=closure_jax.__version__,
             **simulation.parameters(),
         )
-    os.replace(partial, path)
 
 
 def _simulate(
@@ -161,15 +171,8 @@ def _simulate(
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = burn_in + len(simulation.snapshot_times())
     together = max(1, _BUFFER // (8 * len(indices) * simulation.resolution**2))
-    pairs = simulate.snapshots(
-        simulation.flow,
-        simulation.noise,
-        simulation.initial,
-        simulate.trajectory_keys(simulation.seed, indices),
-        simulation.resolution,
-        simulation.every,
-        count,
-    )
+    keys = simulate.trajectory_keys(simulation.seed, indices)
+    pairs = simulate.snapshots(simulation.system(), keys, simulation.every, count)
     for number, pair in enumerate(pairs):
         progress.update()
         if number < burn_in:

@@ -1,25 +1,24 @@
 """A priori: samples of the closure against the truth, on states of test trajectories.
 
-The exact mean and the exact noise serve as measure only; no model sees them.
+Where a problem knows the law of its closure, the law serves as measure only; no model sees it.
 """
 
-import dataclasses
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from tqdm import tqdm
 
+from closure_jax import random
 from closure_jax.closure import StochasticClosure
-from closure_jax.config import build
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
-from closure_jax.physics import spectral
+from closure_jax.evaluation.measures import JudgingLaw, SampleMeasure, judge
+from closure_jax.problems.base import Law, Problem
 
 _EXAMPLES = 3  # states shown in full
 _SHOWN = 2  # samples of each
@@ -36,117 +35,86 @@ def test_states(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray, n
     return dataset.time[columns], dataset.vorticity["test"][rows, columns], dataset.closure["test"][rows, columns]
 
 
-@dataclasses.dataclass(frozen=True)
-class ExactLaw:
-    """What samples are judged against; fields are (states, n, n).
-
-    Attributes:
-      truth: one draw of the true closure for each state.
-      mean: E[H | w] = -u.grad(w).
-      deviation: pointwise standard deviation of the noise.
-      spectrum: variance of the noise by shell of wavenumber.
-    """
-
-    truth: np.ndarray
-    mean: np.ndarray
-    deviation: float
-    spectrum: np.ndarray
-
-    @functools.cached_property
-    def floor(self) -> float:
-        """Relative error of the exact mean: what no model can beat."""
-        return metrics.relative_error(self.mean, self.truth)
-
-    @functools.cached_property
-    def crps(self) -> float:
-        """CRPS of the exact law; nan without noise."""
-        return metrics.gaussian_crps(self.mean, self.deviation, self.truth) if self.deviation > 0 else float("nan")
-
-
-def _ratio(value: float, unit: float) -> float:
-    return value / unit if unit > 0 else float("nan")
-
-
-MEASURES: dict[str, Callable[[np.ndarray, ExactLaw], float]] = {
-    "relative_error": lambda samples, law: metrics.relative_error(samples.mean(axis=1), law.truth),
-    "over_floor": lambda samples, law: _ratio(metrics.relative_error(samples.mean(axis=1), law.truth), law.floor),
-    "excess_error": lambda samples, law: metrics.relative_error(samples.mean(axis=1), law.mean),
-    "spread": lambda samples, law: metrics.rms_spread(samples),
-    "spread_ratio": lambda samples, law: _ratio(metrics.rms_spread(samples), law.deviation),
-    "noise_spectrum_error": lambda samples, law: metrics.log_spectrum_error(
-        metrics.deviation_spectrum(samples), law.spectrum
-    ),
-    "crps_ratio": lambda samples, law: metrics.ensemble_crps(samples, law.truth[:, None]) / law.crps,
-    "mean_squared_error": lambda samples, law: float(np.mean((samples.mean(axis=1) - law.truth) ** 2)),
-}
-"""What is said of samples (states, E, n, n), by its name in results.json: the table where a new measure is entered."""
-
-
-def judge(samples: np.ndarray, law: ExactLaw) -> dict[str, float]:
-    """All measures of the samples."""
-    return {name: measure(samples, law) for name, measure in MEASURES.items()}
-
-
 def evaluate(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure
+    problem: Problem,
+    dataset: Dataset,
+    model: StochasticClosure,
+    seed: int,
+    states: int,
+    samples: int,
+    steps: Sequence[int],
+    measures: Mapping[str, SampleMeasure] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The `a_priori` part of results.json, and arrays for the report."""
-    ev = config.evaluation
-    times, vorticity, truth = test_states(dataset, ev.states)
-    flow = build.stored_flow(config)
-    noise = build.noise(config, flow)
-    deviation, exact_spectrum = noise.standard_deviation(), noise.shell_spectrum()
-    exact_mean = np.asarray(spectral.advection(vorticity, flow.grid))
-    law = ExactLaw(truth, exact_mean, deviation, exact_spectrum)
-    key = jax.random.fold_in(jax.random.key(config.seed), 101)
+    """The `a_priori` part of results.json, and arrays for the report.
 
+    Args:
+      problem: knows the law of the closure, or does not: what needs it is then left out.
+      dataset: test trajectories.
+      model: the closure to judge.
+      seed: of the samples.
+      states: how many test states.
+      samples: how many of each state.
+      steps: numbers of sampler steps, each judged by itself.
+      measures: beside those of the tables, by name.
+    """
+    times, vorticity, truth = test_states(dataset, states)
+    law = problem.law(vorticity)
+    known = None if law is None else JudgingLaw(law, truth)
     by_steps, spectra = {}, []
     arrays: dict[str, np.ndarray] = {}
-    sampler = Sampler(model, key, vorticity, ev.samples)
-    shown = min(ev.steps, key=lambda n: abs(n - model.steps))
-    schedule, *others = model.path.schedules
-    for steps in tqdm(ev.steps, desc="a priori", unit="setting", disable=None):
-        samples = sampler.draw(steps)
-        spectra.append(metrics.deviation_spectrum(samples))
-        by_steps[str(steps)] = judge(samples, law) | sampler.milliseconds(steps)
-        if steps == shown:
-            arrays |= {"a_priori_steps": np.array(steps)} | _examples(times, vorticity, truth, exact_mean, samples)
+    sampler = Sampler(model, seed, vorticity, samples, max(steps))
+    shown = min(steps, key=lambda n: abs(n - model.steps))
+    schedules = model.transport.schedules()
+    schedule, *others = schedules
+    for count in tqdm(steps, desc="a priori", unit="setting", disable=None):
+        drawn = sampler.draw(count)
+        spectra.append(metrics.deviation_spectrum(drawn))
+        by_steps[str(count)] = judge(drawn, truth, known, measures) | sampler.milliseconds(count)
+        if count == shown:
+            arrays |= {"a_priori_steps": np.array(count)} | _examples(times, vorticity, truth, law, drawn)
     by_schedule = {}
     for other in others:
-        spaced = Sampler(model.replace(path=model.path.with_schedule(other)), key, vorticity, ev.samples)
-        by_schedule[other] = {str(steps): judge(spaced.draw(steps), law) for steps in ev.steps}
-    arrays |= {
-        "noise_spectrum_exact": exact_spectrum,
-        "noise_spectrum_steps": np.array(ev.steps),
-        "noise_spectrum_model": np.array(spectra),
-        "noise_standard_deviation": np.array(deviation),
-    }
-    results = {
-        "floor": law.floor,
-        "states": ev.states,
-        "samples": ev.samples,
+        spaced = Sampler(model.replace(transport=schedules[other]), seed, vorticity, samples, max(steps))
+        by_schedule[other] = {str(count): judge(spaced.draw(count), truth, known, measures) for count in steps}
+    arrays |= {"noise_spectrum_steps": np.array(steps), "noise_spectrum_model": np.array(spectra)}
+    results: dict[str, Any] = {
+        "states": states,
+        "samples": samples,
         "times": times.tolist(),
-        "exact_standard_deviation": deviation,
         "schedule": schedule,
         "by_steps": by_steps,
         "by_schedule": by_schedule,
-        "noise_spectrum": {"exact": exact_spectrum, "model": dict(zip(by_steps, spectra, strict=True))},
-        "path": sampler.path_measures(min(_PATH_STEPS, max(ev.steps))),
+        "noise_spectrum": {"model": dict(zip(by_steps, spectra, strict=True))},
+        "path": sampler.path_measures(min(_PATH_STEPS, max(steps))),
         "milliseconds": sampler.milliseconds_of_parts(),
     }
+    if known is not None:
+        results |= {"floor": known.floor, "exact_standard_deviation": known.law.deviation}
+        results["noise_spectrum"]["exact"] = known.law.spectrum
+        arrays |= {
+            "noise_spectrum_exact": known.law.spectrum,
+            "noise_standard_deviation": np.array(known.law.deviation),
+        }
     return results, arrays
 
 
 def _examples(
-    times: np.ndarray, vorticity: np.ndarray, truth: np.ndarray, exact_mean: np.ndarray, samples: np.ndarray
+    times: np.ndarray, vorticity: np.ndarray, truth: np.ndarray, law: Law | None, samples: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Arrays of a few states in full, for the report."""
+    """Arrays of a few states in full, for the report.
+
+    Args:
+      times: (states,).
+      vorticity, truth: (states, n, n).
+      law: its mean is shown where it is known.
+      samples: (states, samples, n, n).
+    """
     rows = np.unique(np.linspace(0, len(times) - 1, min(_EXAMPLES, len(times))).astype(int))
     return {
         "a_priori_time": times[rows],
         "a_priori_vorticity": vorticity[rows],
         "a_priori_truth": truth[rows],
-        "a_priori_exact_mean": exact_mean[rows],
+        **({} if law is None else {"a_priori_exact_mean": law.mean[rows]}),
         "a_priori_samples": samples[rows, :_SHOWN],
         "a_priori_mean": samples[rows].mean(axis=1),
         "a_priori_spread": samples[rows].std(axis=1, ddof=1),
@@ -156,28 +124,47 @@ def _examples(
 
 
 class Sampler:
-    """Samples of a model for fixed states, and their cost; one compiled program serves all numbers of sampler steps."""
+    """Samples of a model for fixed states, and their cost; one compiled program draws them for all numbers of sampler steps."""
 
-    def __init__(self, model: StochasticClosure, key: jax.Array, vorticity: np.ndarray, count: int):
-        self._model, self._key, self._shape, self._count = model, key, vorticity.shape, count
+    def __init__(self, model: StochasticClosure, seed: int, vorticity: np.ndarray, count: int, most: int):
+        """Encodes the states.
+
+        Args:
+          model: the closure.
+          seed: of all samples; see `draw`.
+          vorticity: (states, n, n).
+          count: samples of each state.
+          most: the largest number of sampler steps that `draw` will be asked for.
+        """
+        self._model, self._shape, self._count = model, vorticity.shape, count
+        key, timing = random.stream(seed, "samples"), random.stream(seed, "timing")
         self._size = min(_BLOCK, len(vorticity) * count)
         self._encode, self._decode = jax.jit(StochasticClosure.encode), jax.jit(StochasticClosure.decode)
         self._conditions = self._encode(model, vorticity)
         self._timed_fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
-        self._timed_keys = jax.random.split(key, _TIMED)
-        self._call = jax.jit(lambda model, fields, steps: model(key, fields, steps))
-        self._sample = jax.jit(StochasticClosure.sample_latent)
+        self._timed_keys = jax.random.split(timing, _TIMED)
+        fixed = _noise_grows(model, self._conditions)
+        self._call = jax.jit(
+            lambda model, fields, steps: model(timing, fields, steps), static_argnums=2 if fixed else ()
+        )
+        self._sample = jax.jit(
+            lambda model, keys, condition, steps: model.sample_latent(
+                model.latent_noise(keys, condition, steps), condition, steps
+            ),
+            static_argnums=3 if fixed else (),
+        )
 
         def block(model, conditions, first, steps):
             number = first + jnp.arange(self._size)
             state, member = number // count, number % count
             keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j))(state, member)
-            return model.decode(model.sample_latent(keys, conditions[state], steps))
+            noise = model.latent_noise(keys, conditions[state], most)
+            return model.decode(model.sample_latent(noise, conditions[state], steps))
 
         self._block = jax.jit(block)
 
     def draw(self, steps: int) -> np.ndarray:
-        """(states, count, n, n); sample j of state i draws from fold_in(fold_in(key, i), j). A state is encoded once."""
+        """(states, count, n, n); sample j of state i draws from part (i, j) of the stream `samples`. A state is encoded once."""
         total, parts = self._shape[0] * self._count, []
         for start in range(0, total, self._size):
             first = min(start, total - self._size)
@@ -202,10 +189,24 @@ class Sampler:
 
     def path_measures(self, steps: int) -> dict[str, float]:
         """Length and straightness of the sampler's paths from source to sample, at a number of steps; see `metrics`."""
-        states = jax.jit(StochasticClosure.trajectory, static_argnums=3)(
-            self._model, self._timed_keys, self._encode(self._model, self._timed_fields), steps
-        )
+
+        @jax.jit
+        def trajectory(model, keys, condition):
+            return model.trajectory(model.latent_noise(keys, condition, steps), condition, steps)
+
+        states = trajectory(self._model, self._timed_keys, self._encode(self._model, self._timed_fields))
         return {"steps": steps, **metrics.path_measures(np.asarray(states))}
+
+
+def _noise_grows(model: StochasticClosure, conditions: jax.Array) -> bool:
+    """Whether a sample of more steps needs more noise, as an SDE's does; each number of steps is then a program of its own."""
+
+    def shapes(steps: int) -> list[tuple[int, ...]]:
+        keys = jax.random.split(jax.random.key(0), len(conditions))
+        noise = jax.eval_shape(lambda: model.latent_noise(keys, conditions, steps))
+        return [leaf.shape for leaf in jax.tree.leaves(noise)]
+
+    return shapes(1) != shapes(2)
 
 
 def _milliseconds(function: Callable, *arguments: Any) -> float:

@@ -4,28 +4,31 @@ import shutil
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
+from closure_jax.config import Experiment
+from closure_jax.config.settings import Evaluation
+from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, metrics
 from closure_jax.workdir import WorkDir
 
 
-def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def settings(experiment: Experiment) -> dict[str, Any]:
     """What an evaluation depends on beside the model, as stored in results.json."""
-    stored = config_lib.to_dict(config)
+    stored = config_lib.to_dict(experiment.config)
     stored["evaluation"].pop("rollout_chunk", None)  # changes the memory, not the numbers
-    return {"evaluation": stored["evaluation"], "sampler": stored["sampler"]}
+    judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
+    return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max")}
 
 
-def is_stale(config: ml_collections.ConfigDict, work: WorkDir) -> bool:
+def is_stale(experiment: Experiment, work: WorkDir) -> bool:
     """Whether there is no results.json of these settings yet."""
     results = work.results()
-    return results is None or results.get("settings") != settings(config)
+    return results is None or results.get("settings") != settings(experiment)
 
 
 PHASES = ("a_priori", "latent_geometry", "a_posteriori")
@@ -33,30 +36,44 @@ PHASES = ("a_priori", "latent_geometry", "a_posteriori")
 
 
 def run(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure, work: WorkDir
+    experiment: Experiment, dataset: Dataset, model: StochasticClosure, work: WorkDir
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Judges a model: the measured parts of results.json, and arrays for the report; times go to the work directory."""
+    """Judges a model; times go to the work directory.
+
+    Returns:
+      The measured parts of results.json, without `a_posteriori` where the problem has no solver; arrays for the report.
+    """
+    problem, ev, seed = experiment.problem, experiment.evaluation, experiment.seed
     print("evaluation: reconstruction and a priori")
     with work.timed("a_priori"):
-        reconstruction = reconstruction_errors(dataset, model, work)
-        prior, arrays = a_priori.evaluate(config, dataset, model)
+        results: dict[str, Any] = {"autoencoder": reconstruction_errors(dataset, model, work)}
+        results["a_priori"], arrays = a_priori.evaluate(
+            problem, dataset, model, seed, ev.states, ev.samples, ev.steps, experiment.measures
+        )
     print("evaluation: latent geometry")
     with work.timed("latent_geometry"):
-        geometry, shown = latent_geometry.evaluate(config, dataset, model)
-    print("evaluation: a posteriori rollouts")
-    with work.timed("a_posteriori"):
-        scratch = work.path / "rollouts"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a killed evaluation
-        posterior, more = a_posteriori.evaluate(config, dataset, model, scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
-    results = {
-        "autoencoder": reconstruction,
-        "a_priori": prior,
-        "latent_geometry": geometry,
-        "a_posteriori": posterior,
-        "settings": settings(config),
-    }
-    return results, {name: np.float32(array) for name, array in (arrays | shown | more).items()}
+        results["latent_geometry"], shown = latent_geometry.evaluate(dataset, model, ev.geometry_states)
+    if problem.solver() is not None and problem.truth() is not None:
+        print("evaluation: a posteriori rollouts")
+        with work.timed("a_posteriori"):
+            scratch = work.path / "rollouts"
+            shutil.rmtree(scratch, ignore_errors=True)  # of a killed evaluation
+            draw = FixedSteps(model.replace(transport=model.transport.in_rollouts()), ev.rollout_sampler_steps)
+            results["a_posteriori"], more = a_posteriori.evaluate(
+                problem, experiment.coupling, dataset, draw, seed, _rollouts(ev), scratch
+            )
+            shutil.rmtree(scratch, ignore_errors=True)
+        results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
+        results["a_posteriori"]["coupling"] = config_lib.to_dict(experiment.config.coupling)
+        arrays |= more
+    results["settings"] = settings(experiment)
+    return results, {name: np.asarray(array, np.float32) for name, array in (arrays | shown).items()}
+
+
+def _rollouts(ev: Evaluation) -> a_posteriori.Settings:
+    return a_posteriori.Settings(
+        ev.rollout_states, ev.rollout_members, ev.rollout_start, round(ev.rollout_time), ev.rollout_chunk
+    )
 
 
 def reconstruction_errors(dataset: Dataset, model: StochasticClosure, work: WorkDir) -> dict[str, Any]:

@@ -7,15 +7,14 @@ changes when either space is scaled. The states are test fields, spread evenly o
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
-import ml_collections
 import numpy as np
 from scipy.stats import rankdata
 
-from closure_jax.closure import Scaling, StochasticClosure
+from closure_jax.closure import Scaling, StochasticClosure, apply
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import topology
@@ -29,10 +28,8 @@ _NEIGHBOURS = 10
 _SHOWN_PAIRS = 20_000
 
 
-def evaluate(
-    config: ml_collections.ConfigDict, dataset: Dataset, model: StochasticClosure
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The `latent_geometry` part of results.json, and arrays for the report.
+def evaluate(dataset: Dataset, model: StochasticClosure, states: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The `latent_geometry` part of results.json, and arrays for the report; about `states` test fields are looked at.
 
     Returns:
       Results: {"states", "neighbours", "conditional_smoothness", "vorticity", "closure", "topology"}; the two fields have
@@ -41,7 +38,8 @@ def evaluate(
       Arrays: `geometry_time` (snapshots,) and by field `geometry_FIELD_` + `embedding_full`, `embedding_latent`
       (trajectories, snapshots, 2), `explained` (2,), `distances` (2, pairs), `persistence_full`, `persistence_latent`.
     """
-    rows, columns = spread(*dataset.vorticity["test"].shape[:2], config.evaluation.geometry_states)
+    trajectories, snapshots = dataset.vorticity["test"].shape[:2]
+    rows, columns = spread(trajectories, snapshots, states)
     count = len(rows) * len(columns)
     if count < _FEWEST:
         return {"missing": f"the data hold {count} test fields, and {_FEWEST} are needed"}, {}
@@ -86,7 +84,7 @@ def spaces(model: StochasticClosure, field: str, values: np.ndarray) -> tuple[np
 
 @functools.partial(jax.jit, static_argnums=0)  # one program for both fields
 def _encode(encoder: nn.Module, params: Any, scalings: tuple[Scaling, Scaling], fields: jax.Array) -> jax.Array:
-    return scalings[1].apply(encoder.apply(params, scalings[0].apply(fields)))
+    return scalings[1].apply(apply(encoder, params, scalings[0].apply(fields)))
 
 
 def pairwise_distances(points: np.ndarray) -> np.ndarray:
@@ -187,7 +185,8 @@ def decoder_measures(model: StochasticClosure, field: str, latents: np.ndarray) 
     raw = np.asarray(model.scalings[f"latent_{field}"].invert(latents))[:, None]  # scale and shift change no measure
     if not jax.tree.leaves(params) and jax.eval_shape(model.decoder.apply, params, raw[0]).size == entries:
         return {"condition_number": 1.0, "distortion": 0.0, "effective_rank": float(entries)}  # physical space
-    values = singular_values(model.decoder.apply, params, raw)
+    decode = cast(Callable[[Any, jax.Array], jax.Array], model.decoder.apply)  # which makes no collection mutable
+    values = singular_values(decode, params, raw)
     if not (np.isfinite(values).all() and values.max() > 0):
         return dict.fromkeys(("condition_number", "distortion", "effective_rank"), float("nan"))
     # what is smaller cannot be told from rounding in float32

@@ -6,29 +6,38 @@ Euclidean one between their rows of the potential. Exact up to `landmarks` point
 clusters, the walk runs between clusters, and a point's row is the mean of the clusters' rows weighted by its transitions.
 """
 
+import warnings
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.cluster.vq
 import scipy.sparse
+from jaxtyping import Float, Int
+
+VERSION = 1
+"""Stands in the name of stored potentials: raise it whenever the same points give other distances."""
 
 _DECAY = 40
 _DROP = 1e-4
 _FLOOR = 1e-7
-_BLOCK = 1024
+_BLOCK = 1024  # rows of the matrix of distances that are in memory at once
+_ITERATIONS = 8  # of k-means
 
 
 def potential(
-    points: np.ndarray,
+    points: Float[np.ndarray, " points *field"],
     knn: int = 10,
     diffusion_time: int = 10,
     components: int = 100,
     landmarks: int = 2000,
     seed: int = 0,
-) -> np.ndarray:
+) -> Float[np.ndarray, "points landmarks"]:
     """Rows whose Euclidean distances are the diffusion-potential distances.
 
     Args:
-      points: (N, ...) fields, flattened.
+      points: (N, ...), one field a point; fields are flattened.
       knn: neighbour that sets the bandwidth.
       diffusion_time: steps t of the random walk.
       components: principal components kept.
@@ -45,13 +54,15 @@ def potential(
         return _potential_of(walk, diffusion_time)
     labels = _clusters(reduced, landmarks, seed)
     member = scipy.sparse.csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))))
-    to_points = member @ kernel
-    to_landmarks = _row_stochastic(to_points.T.tocsr())
-    walk = (_row_stochastic(to_points) @ to_landmarks).toarray()
+    to_points = scipy.sparse.csr_matrix(member @ kernel)
+    to_landmarks = _row_stochastic(scipy.sparse.csr_matrix(to_points.T))
+    walk = scipy.sparse.csr_matrix(_row_stochastic(to_points) @ to_landmarks).toarray()
     return np.asarray(to_landmarks.astype(np.float32) @ _potential_of(walk, diffusion_time), np.float32)
 
 
-def principal_components(points: np.ndarray, components: int, seed: int) -> np.ndarray:
+def principal_components(
+    points: Float[np.ndarray, "points entries"], components: int, seed: int
+) -> Float[np.ndarray, "points components"]:
     """Coordinates of (N, D) on its leading principal components, (N, min(components, N, D)), by subspace iteration."""
     centred = points - points.mean(axis=0)
     count = min(components, *centred.shape)
@@ -67,13 +78,17 @@ def principal_components(points: np.ndarray, components: int, seed: int) -> np.n
 
 
 @jax.jit
-def _squared_distances(rows: jax.Array, points: jax.Array) -> jax.Array:
+def _squared_distances(
+    rows: Float[jax.Array, "rows entries"], points: Float[jax.Array, "points entries"]
+) -> Float[jax.Array, "rows points"]:
     products = jnp.matmul(rows, points.T, precision="highest")
     squared = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(points**2, axis=1)[None, :] - 2 * products
     return jnp.maximum(squared, 0.0)
 
 
-def _blocks(points: np.ndarray):
+def _blocks(
+    points: Float[np.ndarray, "points entries"],
+) -> Iterator[tuple[int, Float[np.ndarray, "rows points"]]]:
     """(first row, squared distances of a block of rows to all points); the last block is padded, to compile once."""
     size = min(_BLOCK, len(points))
     for start in range(0, len(points), size):
@@ -82,7 +97,7 @@ def _blocks(points: np.ndarray):
         yield start, block[start - first :]
 
 
-def kernel_matrix(points: np.ndarray, knn: int) -> scipy.sparse.csr_matrix:
+def kernel_matrix(points: Float[np.ndarray, "points entries"], knn: int) -> scipy.sparse.csr_matrix:
     """Symmetrised alpha-decay kernel of (N, D) as a sparse (N, N) matrix; few entries a row survive the cut."""
     knn = min(knn, len(points) - 1)
     reach = (-np.log(_DROP)) ** (1 / _DECAY)
@@ -101,30 +116,24 @@ def kernel_matrix(points: np.ndarray, knn: int) -> scipy.sparse.csr_matrix:
     kernel = scipy.sparse.csr_matrix(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(points), len(points))
     )
-    return ((kernel + kernel.T) / 2).tocsr()
+    return scipy.sparse.csr_matrix((kernel + kernel.T) / 2)
 
 
 def _row_stochastic(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.diags(1.0 / np.asarray(matrix.sum(axis=1)).ravel()).dot(matrix).tocsr()
+    """Each row over its sum."""
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    return scipy.sparse.csr_matrix(scipy.sparse.diags(1.0 / sums) @ matrix)
 
 
-def _potential_of(walk: np.ndarray, diffusion_time: int) -> np.ndarray:
+def _potential_of(walk: Float[np.ndarray, "states states"], diffusion_time: int) -> Float[np.ndarray, "states states"]:
     return -np.log(np.linalg.matrix_power(walk.astype(np.float32), diffusion_time) + np.float32(_FLOOR))
 
 
-def _clusters(points: np.ndarray, count: int, seed: int, iterations: int = 8) -> np.ndarray:
-    """k-means labels of (N, D), (N,), without empty clusters."""
-    centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
-    labels = np.zeros(len(points), int)
-    for _ in range(iterations):
-        for start in range(0, len(points), _BLOCK):
-            block = points[start : start + _BLOCK]
-            labels[start : start + _BLOCK] = np.argmin(np.asarray(_squared_distances(block, centres)), axis=1)
-        sizes = np.bincount(labels, minlength=count)
-        member = scipy.sparse.csr_matrix(
-            (np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(count, len(labels))
-        )
-        centres = np.where(sizes[:, None] > 0, member @ points / np.maximum(sizes, 1)[:, None], centres).astype(
-            points.dtype
+def _clusters(points: Float[np.ndarray, "points entries"], count: int, seed: int) -> Int[np.ndarray, " points"]:
+    """Labels 0, 1, ... of (N, D) by k-means from `count` of the points, (N,); a cluster that loses all its points is left out."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
+        _, labels = scipy.cluster.vq.kmeans2(
+            points, count, iter=_ITERATIONS, minit="points", rng=np.random.default_rng(seed)
         )
     return np.unique(labels, return_inverse=True)[1]

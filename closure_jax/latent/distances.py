@@ -1,10 +1,10 @@
 """Distances between all pairs of a batch, and which of them are neighbours."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def pairwise(x: jax.Array) -> jax.Array:
+def pairwise(x: Float[Array, " batch *field"]) -> Float[Array, "batch batch"]:
     """Euclidean distances between the rows of (batch, ...): (batch, batch), with a gradient that is 0 at distance 0."""
     rows = x.reshape(x.shape[0], -1)
     rows = rows - jnp.mean(rows, axis=0)
@@ -16,7 +16,7 @@ def pairwise(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
 
 
-def mean_over_pairs(values: jax.Array) -> jax.Array:
+def mean_over_pairs(values: Float[Array, "batch batch"]) -> Float[Array, ""]:
     """Mean of (batch, batch) over the pairs of different examples."""
     count = values.shape[0]
     return jnp.sum(values * (1 - jnp.eye(count, dtype=values.dtype))) / (count * (count - 1))

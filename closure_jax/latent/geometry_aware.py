@@ -1,6 +1,6 @@
 """Geometry-aware regularisation: latent distances follow diffusion-potential distances between near fields.
 
-    1e-3 * mean over pairs of exp(-zeta d) (d_latent - d)^2          (arXiv 2602.17089; protocol section 3)
+    1e-3 * mean over pairs of exp(-zeta d) (d_latent - d)^2          (arXiv 2602.17089)
 
 With the published constants the term does nothing: on 18,000 real fields d of random pairs is 19 to 199, and the largest
 weight 4e-9. `scale="neighbourhood"`, the default, measures both distances in units of their own neighbourhood:
@@ -17,6 +17,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from closure_jax.latent import distances
 
@@ -37,7 +38,9 @@ class GeometryAware:
     unit: float
     length: float
 
-    def __call__(self, latent: jax.Array, potential_rows: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, latent: Float[Array, " batch *latent"], potential_rows: Float[Array, "batch landmarks"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The term and its measures, from the whole global batch.
 
         Args:
@@ -56,17 +59,31 @@ class GeometryAware:
 
 
 def neighbourhood(
-    potential_rows: np.ndarray, fields: np.ndarray, batch_size: int, latent_size: int, seed: int = 0, batches: int = 16
+    potential_rows: Float[np.ndarray, "points landmarks"],
+    fields: Float[np.ndarray, "points n n"],
+    batch_size: int,
+    latent_size: int,
+    seed: int = 0,
+    batches: int = 16,
 ) -> tuple[float, float]:
-    """(s, l) of the module's docstring, from `batches` random batches of (N, M) rows and (N, n, n) normalised fields."""
+    """(s, l) of the module's docstring, as means over random batches.
+
+    Args:
+      potential_rows: (N, M) of `diffusion_potential.potential`.
+      fields: (N, n, n), normalised.
+      batch_size: fields of a batch; all N where there are fewer.
+      latent_size: entries of a latent, r r c.
+      seed: of the choice of the batches.
+      batches: how many.
+    """
     size = min(batch_size, len(fields))
     nearest = max(1, round(size / 10))
     units, lengths = [], []
-    rng = np.random.default_rng(seed)
+    rng, pairwise = np.random.default_rng(seed), jax.jit(distances.pairwise)
     for _ in range(batches):
         rows = rng.choice(len(fields), size, replace=False)
-        d = np.asarray(distances.pairwise(jnp.asarray(potential_rows[rows])))
-        euclidean = np.asarray(distances.pairwise(jnp.asarray(fields[rows])))
+        d = np.asarray(pairwise(potential_rows[rows]))
+        euclidean = np.asarray(pairwise(fields[rows]))
         edge = np.argsort(d, axis=1)[:, nearest]
         units.append(d[np.arange(size), edge].mean())
         lengths.append(euclidean[np.arange(size), edge].mean())

@@ -1,6 +1,6 @@
 """Metric-preserving regularisation: latent distances to the nearest fields follow their Euclidean distances.
 
-    1e-2 * mean over the 5 nearest neighbours in the batch of (d_latent - d_data)^2     (arXiv 2602.17089; protocol section 3)
+    1e-2 * mean over the 5 nearest neighbours in the batch of (d_latent - d_data)^2     (arXiv 2602.17089)
 
 `scale="published"` takes the distances as they are: a latent of 256 entries is asked to be as wide as a field of 4,096.
 `scale="entry"` divides each by the square root of its number of entries, so that neither is asked to swell.
@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from closure_jax.latent import distances
 
@@ -28,7 +29,9 @@ class MetricPreserving:
     neighbours: int
     per_entry: bool
 
-    def __call__(self, latent: jax.Array, fields: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, latent: Float[Array, " batch *latent"], fields: Float[Array, "batch n n"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The term and its measures, from the whole global batch.
 
         Args:

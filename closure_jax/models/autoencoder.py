@@ -1,29 +1,29 @@
 """Encoders and decoders between fields (batch, n, n) and latents (batch, r, r, channels)."""
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from closure_jax.models import layers
 
 
 class IdentityEncoder(nn.Module):
-    """(batch, n, n) -> (batch, n, n, 1): physical space is its own latent; no parameters."""
+    """Physical space as its own latent; no parameters."""
 
     @nn.compact
-    def __call__(self, field: jax.Array) -> jax.Array:
+    def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch n n 1"]:
         return field[..., None]
 
 
 class IdentityDecoder(nn.Module):
-    """(batch, n, n, 1) -> (batch, n, n)."""
+    """The inverse of `IdentityEncoder`."""
 
     @nn.compact
-    def __call__(self, latent: jax.Array) -> jax.Array:
+    def __call__(self, latent: Float[Array, "batch n n 1"]) -> Float[Array, "batch n n"]:
         return latent[..., 0]
 
 
 class CompactEncoder(nn.Module):
-    """(batch, n, n) -> (batch, r, r, channels), all work done at latent resolution.
+    """From fields to latents of `latent_resolution`^2 points, with all work done at that resolution.
 
     A linear path (Fourier truncation) carries the scales that the latent grid resolves; residual blocks on space-to-depth
     patches add what it cannot see.
@@ -35,7 +35,7 @@ class CompactEncoder(nn.Module):
     blocks: int = 3
 
     @nn.compact
-    def __call__(self, field: jax.Array) -> jax.Array:
+    def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch r r {self.channels}"]:
         x = field[..., None]
         low = layers.resample(x, self.latent_resolution)
         h = layers.space_to_depth(x, x.shape[1] // self.latent_resolution)
@@ -47,14 +47,16 @@ class CompactEncoder(nn.Module):
 
 
 class CompactDecoder(nn.Module):
-    """(batch, r, r, channels) -> (batch, n, n); the mirror of `CompactEncoder`."""
+    """From latents to fields of `resolution`^2 points; the mirror of `CompactEncoder`."""
 
     resolution: int
     width: int = 32
     blocks: int = 3
 
     @nn.compact
-    def __call__(self, latent: jax.Array) -> jax.Array:
+    def __call__(
+        self, latent: Float[Array, "batch r r channels"]
+    ) -> Float[Array, "batch {self.resolution} {self.resolution}"]:
         factor = self.resolution // latent.shape[1]
         linear = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.constant(1.0 / latent.shape[-1]))(latent)
         h = layers.PeriodicConv(self.width)(latent)
@@ -65,7 +67,7 @@ class CompactDecoder(nn.Module):
 
 
 class PublishedEncoder(nn.Module):
-    """(batch, n, n) -> (batch, n / 4, n / 4, channels): arXiv 2602.17089, autoencoder of 64 to 256 channels.
+    """The encoder of arXiv 2602.17089, of 64 to 256 channels: from n^2 to (n / 4)^2 points.
 
     conv to w, residual to 2w, stride-2 conv, residual to 4w, stride-2 conv, residual, attention (8 heads), residual, group norm
     and SiLU, conv. w = `width`, published 64.
@@ -75,7 +77,7 @@ class PublishedEncoder(nn.Module):
     width: int = 64
 
     @nn.compact
-    def __call__(self, field: jax.Array) -> jax.Array:
+    def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch n//4 n//4 {self.channels}"]:
         w = self.width
         x = layers.PeriodicConv(w)(field[..., None])
         x = layers.ResidualBlock(2 * w)(x)
@@ -90,12 +92,12 @@ class PublishedEncoder(nn.Module):
 
 
 class PublishedDecoder(nn.Module):
-    """(batch, r, r, channels) -> (batch, 4 r, 4 r): mirror of `PublishedEncoder`, nearest-neighbour upsampling, 4 heads."""
+    """The mirror of `PublishedEncoder`, from r^2 to (4 r)^2 points: nearest-neighbour upsampling, attention of 4 heads."""
 
     width: int = 64
 
     @nn.compact
-    def __call__(self, latent: jax.Array) -> jax.Array:
+    def __call__(self, latent: Float[Array, "batch r r channels"]) -> Float[Array, "batch 4*r 4*r"]:
         w = self.width
         x = layers.PeriodicConv(4 * w)(latent)
         x = layers.ResidualBlock(4 * w)(x)

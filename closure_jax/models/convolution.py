@@ -9,46 +9,38 @@ the derivative is written in the layout whose transpose needs no change; a forwa
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+Fields = Float[Array, "batch n n channels"]
+Kernel = Float[Array, "size size channels features"]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def periodic(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Convolution on a periodic square: as padding='CIRCULAR', of stride 2 at odd points.
-
-    Args:
-      x: (batch, n, n, channels).
-      kernel: (size, size, channels, features).
-      stride: divides n.
-
-    Returns:
-      (batch, n / stride, n / stride, features).
-    """
+def periodic(x: Fields, kernel: Kernel, stride: int = 1) -> Float[Array, "batch n//{stride} n//{stride} features"]:
+    """Convolution on a periodic square: as padding='CIRCULAR', of stride 2 at odd points; `stride` divides n."""
     if kernel.shape[:2] != (3, 3) or stride != 1:
         return _wrapped(x, kernel, stride)
     return lax.platform_dependent(x, kernel, cpu=_with_edges, default=_wrapped_before)
 
 
 @functools.partial(periodic.defjvp, symbolic_zeros=True)
-def _(stride, primals, tangents):
+def _(stride: int, primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     out = periodic(*primals, stride)
     return out, _tangent(lambda x, kernel: _wrapped(x, kernel, stride), primals, tangents, out)
 
 
-def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`periodic` after nearest-neighbour upsampling by 2, with 4/9 of its operations: (batch, 2 n, 2 n, features).
+def upsampled(x: Fields, kernel: Float[Array, "3 3 channels features"]) -> Float[Array, "batch 2*n 2*n features"]:
+    """`periodic` after nearest-neighbour upsampling by 2, with 4/9 of its operations.
 
     Of its three taps in a direction two fall on the same point: what comes out at even and at odd points are convolutions of
     size 2, each with its own sums of taps.
-
-    Args:
-      x: (batch, n, n, channels).
-      kernel: (3, 3, channels, features).
     """
     batch, n, _, channels = x.shape
     features = kernel.shape[-1]
@@ -64,12 +56,12 @@ def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _zero_padded(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _zero_padded(x: Fields, kernel: Kernel, stride: int) -> Float[Array, "batch m m features"]:
     return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @functools.partial(_zero_padded.defjvp, symbolic_zeros=True)
-def _(stride, primals, tangents):
+def _(stride: int, primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
     out = _zero_padded(x, kernel, stride)
     tangent = jnp.zeros_like(out)
@@ -80,13 +72,13 @@ def _(stride, primals, tangents):
     return out, tangent
 
 
-def _by_field(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _by_field(x: Fields, kernel: Kernel, stride: int) -> Float[Array, "batch m m features"]:
     """`_zero_padded`, written such that its transpose by x is in XLA's favoured layout."""
     kernel = kernel.swapaxes(2, 3)
     return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWOI", "NHWC"))
 
 
-def _by_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _by_kernel(x: Fields, kernel: Kernel, stride: int) -> Float[Array, "batch m m features"]:
     """`_zero_padded`, written such that its transpose by the kernel is in XLA's favoured layout."""
     x, kernel = x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3)
     out = lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("CHWN", "IHWO", "HWNC"))
@@ -96,7 +88,7 @@ def _by_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 # --- the period ------------------------------------------------------------------------------------------------------
 
 
-def _wrapped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _wrapped(x: Fields, kernel: Kernel, stride: int) -> Float[Array, "batch n//{stride} n//{stride} features"]:
     """Wraps by as much as SAME fills with zeros, rounded up to strides to keep the same points; crops what those touched."""
     size = x.shape[1] // stride
     zeros = max(kernel.shape[0] - stride, 0)
@@ -106,13 +98,13 @@ def _wrapped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return out[:, first : first + size, first : first + size]
 
 
-def _wrapped_before(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _wrapped_before(x: Fields, kernel: Float[Array, "3 3 channels features"]) -> Float[Array, "batch n n features"]:
     """A kernel of 3 after wrapping by one point: what suits a GPU or TPU."""
     wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
     return lax.conv_general_dilated(wide, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _with_edges(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _with_edges(x: Fields, kernel: Float[Array, "3 3 channels features"]) -> Float[Array, "batch n n features"]:
     """A kernel of 3 on zeros beyond the square, and then what the opposite edge adds to each; corners come with the rows."""
     n = x.shape[1]
     lines = jnp.stack([x[:, -1], x[:, 0], x[:, :, -1], x[:, :, 0]])
@@ -126,11 +118,13 @@ def _with_edges(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return out.at[:, 0].add(top).at[:, -1].add(bottom).at[:, :, 0].add(left).at[:, :, -1].add(right)
 
 
-def _tangent(function: Callable, primals: tuple, tangents: tuple, out: jax.Array) -> jax.Array:
-    """Of `function`, along those arguments that move."""
+def _tangent(
+    function: Callable[..., jax.Array], primals: tuple[jax.Array, ...], tangents: tuple[Any, ...], out: jax.Array
+) -> jax.Array:
+    """The derivative of `function` along those arguments whose tangents are not symbolic zeros; zero where all are."""
     moving = [place for place, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
 
-    def along(*values):
+    def along(*values: jax.Array) -> jax.Array:
         arguments = list(primals)
         for place, value in zip(moving, values, strict=True):
             arguments[place] = value
@@ -138,4 +132,5 @@ def _tangent(function: Callable, primals: tuple, tangents: tuple, out: jax.Array
 
     if not moving:
         return jnp.zeros_like(out)
-    return jax.jvp(along, *([values[place] for place in moving] for values in (primals, tangents)))[1]
+    at, direction = (tuple(values[place] for place in moving) for values in (primals, tangents))
+    return jax.jvp(along, at, direction)[1]

@@ -4,12 +4,14 @@ Inside the transport network they are (y, x, batch, channels), see `SpectralConv
 """
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
 from closure_jax import random
 from closure_jax.models import convolution
@@ -28,30 +30,32 @@ class JoinedDense(nn.Module):
         self.kernel = self.param("kernel", random.lecun_normal, (sum(self.widths), self.features))
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
-    def second(self, y: jax.Array) -> jax.Array:
-        """The second input's share, bias included: (..., widths[1]) -> (..., features)."""
+    def second(self, y: Float[Array, "*points {self.widths[1]}"]) -> Float[Array, "*points {self.features}"]:
+        """The second input's share of the output, bias included."""
         return y @ self.kernel[self.widths[0] :] + self.bias
 
-    def __call__(self, x: jax.Array, share: jax.Array) -> jax.Array:
-        """The first input (..., widths[0]) and the share of the second -> (..., features)."""
+    def __call__(
+        self, x: Float[Array, "*points {self.widths[0]}"], share: Float[Array, "*points {self.features}"]
+    ) -> Float[Array, "*points {self.features}"]:
+        """The output, from the first input and the share of the second."""
         return x @ self.kernel[: self.widths[0]] + share
 
 
 class PeriodicConv(nn.Module):
-    """Convolution that wraps, see `convolution.periodic`: (batch, n, n, c) -> (batch, n / stride, n / stride, features).
+    """Convolution that wraps, see `convolution.periodic`, with a bias: from n^2 to (n / stride)^2 points.
 
-    With `upsample`, after nearest-neighbour upsampling by 2, for a kernel of 3 of stride 1: -> (batch, 2 n, 2 n, features).
+    With `upsample`, after nearest-neighbour upsampling by 2, for a kernel of 3 of stride 1: from n^2 to (2 n)^2 points.
     """
 
     features: int
     kernel: int = 3
     stride: int = 1
     upsample: bool = False
-    kernel_init: Callable = random.lecun_normal
+    kernel_init: nn.initializers.Initializer = random.lecun_normal
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        def convolve(x, kernel, *_, **__):
+    def __call__(self, x: Float[Array, "batch n n channels"]) -> Float[Array, "batch m m {self.features}"]:
+        def convolve(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
             return convolution.upsampled(x, kernel) if self.upsample else convolution.periodic(x, kernel, self.stride)
 
         size = (self.kernel, self.kernel)
@@ -59,7 +63,7 @@ class PeriodicConv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018) of (batch, n, n, c), parameters as in `flax.linen.GroupNorm`.
+    """Group normalisation (Wu and He 2018), parameters as in `flax.linen.GroupNorm`.
 
     Moments are taken over the plane by channel, then over the channels of a group: four times as fast on a CPU as reducing over
     both at once, since the few channels of a group lie side by side in memory.
@@ -69,12 +73,12 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-6
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch n n channels"]) -> Float[Array, "batch n n channels"]:
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
 
-        def of_group(moment: jax.Array) -> jax.Array:
+        def of_group(moment: Float[Array, "batch channels"]) -> Float[Array, "batch 1 1 channels"]:
             grouped = jnp.mean(moment.reshape(-1, 1, 1, self.groups, channels // self.groups), axis=-1)
             return jnp.repeat(grouped, channels // self.groups, axis=-1)
 
@@ -94,7 +98,7 @@ class ResidualBlock(nn.Module):
     zero_init: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch n n channels"]) -> Float[Array, "batch n n {self.features}"]:
         normalise = (lambda h: GroupNorm(min(self.groups, h.shape[-1]))(h)) if self.groups else lambda h: h
         init = nn.initializers.zeros if self.zero_init else random.lecun_normal
         h = PeriodicConv(self.features)(nn.silu(normalise(x)))
@@ -103,8 +107,13 @@ class ResidualBlock(nn.Module):
         return shortcut + h
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, **_) -> jax.Array:
-    """Scaled dot-product attention, (batch, tokens, heads, c) each; every head's products are of whole matrices."""
+def attend(
+    query: Float[Array, "batch tokens heads width"],
+    key: Float[Array, "batch tokens heads width"],
+    value: Float[Array, "batch tokens heads width"],
+    **_: Any,
+) -> Float[Array, "batch tokens heads width"]:
+    """Scaled dot-product attention; every head's products are of whole matrices. Other options of `flax.linen` are not used."""
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     scores = (query * query.shape[-1] ** -0.5) @ key.swapaxes(-1, -2)
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
@@ -112,13 +121,13 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, **_) -> jax.Array
 
 
 class SelfAttention(nn.Module):
-    """x + attention over all points of the plane, (batch, n, n, c) unchanged in shape; no positions, so it is periodic."""
+    """x + attention over all points of the plane; no positions, so it commutes with shifts."""
 
     heads: int
     groups: int = 32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch n n channels"]) -> Float[Array, "batch n n channels"]:
         batch, n, _, channels = x.shape
         tokens = GroupNorm(min(self.groups, channels))(x).reshape(batch, n * n, channels)
         attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=random.lecun_normal, attention_fn=attend)
@@ -126,8 +135,8 @@ class SelfAttention(nn.Module):
 
 
 @functools.lru_cache(maxsize=32)
-def resampling_matrix(n: int, m: int) -> np.ndarray:
-    """The (m, n) real matrix that resamples a periodic line from n to m points by Fourier truncation or zero padding."""
+def resampling_matrix(n: int, m: int) -> Float[np.ndarray, "{m} {n}"]:
+    """The matrix that resamples a periodic line from n to m points by Fourier truncation or zero padding."""
     keep = min(n, m)
     spectrum = np.fft.rfft(np.eye(n), axis=0)[: keep // 2 + 1]
     if keep % 2 == 0 and m != n:  # the mode at half of `keep` stands for two: drop it on the way down, and up
@@ -135,20 +144,24 @@ def resampling_matrix(n: int, m: int) -> np.ndarray:
     return np.fft.irfft(spectrum, m, axis=0) * (m / n)
 
 
-def resample(x: jax.Array, size: int) -> jax.Array:
-    """(batch, n, n, c) -> (batch, size, size, c) by Fourier truncation or zero padding, as two small dense products."""
+def resample(x: Float[Array, "batch n n channels"], size: int) -> Float[Array, "batch {size} {size} channels"]:
+    """The periodic fields on size^2 points, by Fourier truncation or zero padding: two small dense products."""
     matrix = jnp.asarray(resampling_matrix(x.shape[1], size), x.dtype)
     return jnp.einsum("bxyc,ix,jy->bijc", x, matrix, matrix)
 
 
-def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
-    """(batch, n, n, c) -> (batch, n / factor, n / factor, factor^2 c): each patch becomes channels."""
+def space_to_depth(
+    x: Float[Array, "batch n n channels"], factor: int
+) -> Float[Array, "batch n//{factor} n//{factor} channels*{factor}**2"]:
+    """Each patch of factor^2 points becomes channels of one point."""
     batch, n, _, channels = x.shape
     x = x.reshape(batch, n // factor, factor, n // factor, factor, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, n // factor, n // factor, factor * factor * channels)
 
 
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+def depth_to_space(
+    x: Float[Array, "batch n n channels"], factor: int
+) -> Float[Array, "batch n*{factor} n*{factor} channels//{factor}**2"]:
     """Inverse of `space_to_depth`."""
     batch, n, _, channels = x.shape
     x = x.reshape(batch, n, n, factor, factor, channels // factor**2).transpose(0, 1, 3, 2, 4, 5)
@@ -156,7 +169,14 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=32)
-def _fourier_matrices(n: int, modes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _fourier_matrices(
+    n: int, modes: int
+) -> tuple[
+    Float[np.ndarray, "2*{modes} {n}"],
+    Float[np.ndarray, "4*{modes} 2*{n}"],
+    Float[np.ndarray, "2*{n} 4*{modes}"],
+    Float[np.ndarray, "{n} 2*{modes}"],
+]:
     """The transform of a real plane to its lowest modes and back, as four real matrices, one for each axis and way.
 
     A complex axis k stands as (k, part) or (part, k), part being real and imaginary; ky = 0..m-1, kx = -m..m-1.
@@ -166,8 +186,8 @@ def _fourier_matrices(n: int, modes: int) -> tuple[np.ndarray, np.ndarray, np.nd
       (ky, part) to y: (n, 2 m), the real part of exp(i ky y), where ky > 0 counts twice, over n^2.
     """
     ky, kx = np.arange(modes), np.arange(-modes, modes)
-    wave_y = np.exp(-2j * np.pi * ky[:, None] * np.arange(n) / n)
-    wave_x = np.exp(-2j * np.pi * kx[:, None] * np.arange(n) / n)
+    wave_y: NDArray[np.complex128] = np.exp(-2j * np.pi * ky[:, None] * np.arange(n) / n)
+    wave_x: NDArray[np.complex128] = np.exp(-2j * np.pi * kx[:, None] * np.arange(n) / n)
     complex_x = np.array([[wave_x.real, -wave_x.imag], [wave_x.imag, wave_x.real]])  # (part out, part in, kx, x)
     count = np.where(ky == 0, 1.0, 2.0)[:, None] / n**2
     return (
@@ -179,7 +199,7 @@ def _fourier_matrices(n: int, modes: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 class SpectralConv(nn.Module):
-    """Fourier layer (Li et al. 2021): a complex matrix on each of the lowest modes, (y, x, batch, c) -> (y, x, batch, features).
+    """Fourier layer (Li et al. 2021): a complex matrix on each of the lowest modes, of fields (y, x, batch, channels).
 
     Keeps kx = -modes..modes-1, ky = 0..modes-1. Transforms are products with truncated DFT matrices in real arithmetic,
     equal to rfft2 / irfft2 and cheaper, since few modes are kept. Space comes before the batch, so that each of them is one
@@ -190,11 +210,11 @@ class SpectralConv(nn.Module):
     modes: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n n batch channels"]) -> Float[Array, "n n batch {self.features}"]:
         n, _, batch, channels = x.shape
         m, features = self.modes, self.features
 
-        def init(key, shape):
+        def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return random.normal(key, shape) / np.sqrt(2 * channels)
 
         shape = (2 * m, m, channels, features)
@@ -212,7 +232,7 @@ class SpectralConv(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Gaussian Fourier features of the transport time, then dense and SiLU: (batch,) -> (batch, features).
+    """Gaussian Fourier features of the transport time, then dense and SiLU.
 
     The frequencies are fixed: `scale` times standard normal numbers of a fixed seed.
     """
@@ -222,7 +242,7 @@ class TimeEmbedding(nn.Module):
     scale: float = 30.0
 
     @nn.compact
-    def __call__(self, tau: jax.Array) -> jax.Array:
+    def __call__(self, tau: Float[Array, " batch"]) -> Float[Array, "batch {self.features}"]:
         frequencies = np.random.default_rng(0).standard_normal(self.width // 2) * self.scale
         phase = 2 * np.pi * tau[:, None] * jnp.asarray(frequencies, tau.dtype)[None]
         embedding = jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)

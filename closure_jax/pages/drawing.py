@@ -1,8 +1,11 @@
-"""How figures are drawn: their style, panels, and curves with gaps. Only matplotlib's object interface is used, inside
-`rc_context`: nothing global is left behind."""
+"""How figures are drawn: their style, panels, log axes, and curves with gaps.
+
+Only matplotlib's object interface is used, inside `rc_context`: nothing global is left behind.
+"""
 
 import functools
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,14 +14,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from closure_jax.tables import superscript
 
 WIDTH = 11.0
 """Inches; at 100 pixels an inch the width of the page, so that font sizes are those of the page's text."""
 DPI = 150
 WAVENUMBER = "integer wavenumber |k| L / 2π"
 
-_STYLE = {
+Curve = ArrayLike | Sequence[float | None]
+"""Numbers along a curve; what is missing is None or nan."""
+
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -30,6 +39,7 @@ _STYLE = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "figure.facecolor": "white",
@@ -58,24 +68,106 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -
 
 
 def label(axes: Axes, x: str, y: str, title: str = "", x_scale: str = "linear", y_scale: str = "linear") -> None:
-    """Names and scales of the axes, and a title on the left."""
+    """Names and scales of the axes, and a title on the left; a log axis gets few ticks.
+
+    Args:
+      axes: what is labelled.
+      x, y: quantities with their units.
+      title: what the panel shows.
+      x_scale, y_scale: `linear` or `log`.
+    """
     axes.set(xlabel=x, ylabel=y, xscale=x_scale, yscale=y_scale)
+    for axis, scale in ((axes.xaxis, x_scale), (axes.yaxis, y_scale)):
+        if scale == "log":
+            axis.set_major_locator(LogTicks())
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(LogTexts())
     axes.set_title(title, loc="left")
 
 
-def plot(axes: Axes, x: Sequence | None, y: Sequence | None, **style: Any) -> None:
-    """Plots the finite part of a curve, on a log scale the positive part; few points get marks, so one is seen too."""
+def _view(ticks: Locator | Formatter) -> tuple[float, float]:
+    """Limits of the axis that ticks or their texts belong to."""
+    assert ticks.axis is not None
+    low, high = ticks.axis.get_view_interval()
+    return float(low), float(high)
+
+
+class LogTicks(Locator):
+    """Ticks of a log axis: at most `most` powers of ten, 1, 2, 5 of each over few decades, even steps under a third."""
+
+    def __init__(self, most: int = 7) -> None:
+        self.most = most
+
+    def __call__(self) -> Sequence[float]:
+        return self.tick_values(*_view(self))
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Ticks from `vmin` to `vmax`, both positive."""
+        low, high = sorted((vmin, vmax))
+        if not (0 < low < high and math.isfinite(high)):
+            return []
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        if high / low < 2:
+            ticks = MaxNLocator(4).tick_values(low, high)
+        elif high / low < 300:
+            digits = (1, 2, 5) if high / low > 5 else (1, 2, 3, 5, 7)
+            ticks = [digit * 10.0**power for power in powers for digit in digits]
+        else:
+            inside = [power for power in powers if low <= 10.0**power <= high]
+            ticks = [10.0**power for power in inside[:: math.ceil(len(inside) / self.most)]]
+        return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+
+
+class LogTexts(Formatter):
+    """Ticks of a log axis as plain numbers, 0.05 or 200; all as powers of ten where one of them would be long."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        low, high = sorted(_view(self))
+        return log_text(x, plain=low >= 5e-4 and high <= 2e4)
+
+
+def log_text(value: float, plain: bool) -> str:
+    """A positive number as 0.05 where `plain`, else as 5 · 10⁻², or 10⁻² alone."""
+    if plain:
+        return f"{value:.10g}"
+    power = math.floor(math.log10(value) + 1e-9)
+    mantissa = f"{value / 10.0**power:.3g}"
+    return f"10{superscript(power)}" if mantissa == "1" else f"{mantissa} · 10{superscript(power)}"
+
+
+def plot(axes: Axes, x: Curve | None, y: Curve | None, **style: Any) -> None:
+    """Plots the finite part of a curve, on a log scale the positive part.
+
+    Few points get marks, and one point gets one whatever the style, so that it is seen.
+    """
     if x is None or y is None:
         return
     x, y = np.array(x, dtype=float), np.array(y, dtype=float)  # None in a list becomes nan
-    shown = np.isfinite(y)
+    shown = np.isfinite(x) & np.isfinite(y)
     if axes.get_yscale() == "log":
         shown &= y > 0
     if axes.get_xscale() == "log":
         shown &= x > 0
-    if shown.any():
-        marks = {"marker": "o" if shown.sum() < 8 else None, "markersize": 4}
-        axes.plot(x, np.where(shown, y, np.nan), **marks | style)
+    if not shown.any():
+        return
+    marks: dict[str, Any] = {"marker": "o" if shown.sum() < 8 else None, "markersize": 4} | style
+    if shown.sum() == 1 and not marks["marker"]:
+        marks["marker"] = "o"
+    axes.plot(x, np.where(shown, y, np.nan), **marks)
+
+
+def mark_outside(axes: Axes) -> None:
+    """A triangle at the upper edge over each point of a labelled curve that lies beyond it, once the limits are set."""
+    low, high = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    edge = high / (high / low) ** 0.015 if log else high - 0.015 * (high - low)
+    for line in list(axes.lines):
+        x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+        beyond = np.isfinite(y) & (y > high)
+        if not str(line.get_label()).startswith("_") and beyond.any():
+            mark: dict[str, Any] = {"marker": "^", "linestyle": "", "markersize": 6, "color": line.get_color()}
+            axes.plot(x[beyond], np.full(beyond.sum(), edge), clip_on=False, zorder=4, **mark)
+    axes.set_ylim(low, high)
 
 
 def legend(axes: Axes, **options: Any) -> None:
@@ -83,6 +175,12 @@ def legend(axes: Axes, **options: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(**options)
     else:
+        say_if_empty(axes)
+
+
+def say_if_empty(axes: Axes) -> None:
+    """A word in a panel without a labelled curve."""
+    if not axes.get_legend_handles_labels()[0]:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color="#777777")
 
 

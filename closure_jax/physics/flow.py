@@ -7,13 +7,16 @@ The solver owns diffusion and forcing; H is exact, a model's, or none (arXiv 260
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import numpy as np
 from jax_cfd.base import grids
 from jax_cfd.spectral.time_stepping import ImplicitExplicitODE
 
+from closure_jax.errors import check
 from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral
 
@@ -28,19 +31,32 @@ ClosureSampler = Callable[[jax.Array, jax.Array], jax.Array]
 class KolmogorovFlow(ImplicitExplicitODE):
     """The equation as `jax_cfd` steppers want it: explicit closure and forcing, implicit diffusion.
 
+    A fork subclasses it, adds fields with defaults (a linear drag, say) and overrides `forcing`, `implicit_terms` and
+    `implicit_solve`; `FLOWS` finds it by name. All fields but `grid` and `closure` are configuration.
+
     Attributes:
-      grid: square periodic grid; see `spectral.make_grid`.
+      grid: square periodic grid, see `spectral.make_grid`; a problem sets its own in place of the published one.
       viscosity: nu [length^2 / time].
       forcing_amplitude: A [1 / time^2].
       forcing_wavenumber: m, whole periods of the forcing in the domain.
       closure: deterministic closure term; None leaves it out. `with_advection` gives the exact mean.
+    Raises:
+      UserError: a number that the equation cannot have; numbers that jax traces are not looked at.
     """
 
-    grid: grids.Grid
+    grid: grids.Grid = spectral.make_grid(64, 1.0)
     viscosity: float = 1e-3
     forcing_amplitude: float = 0.1
     forcing_wavenumber: int = 1
     closure: ClosureTerm | None = None
+
+    def __post_init__(self) -> None:
+        nu, amplitude, wavenumber = self.viscosity, self.forcing_amplitude, self.forcing_wavenumber
+        if _is_known(nu):
+            check(math.isfinite(nu) and nu >= 0, f"viscosity={nu}: expected a number that is not negative")
+        if _is_known(amplitude):
+            check(math.isfinite(amplitude), f"forcing_amplitude={amplitude}: expected a finite number")
+        check(wavenumber > 0, f"forcing_wavenumber={wavenumber}: expected a whole number above 0")
 
     def with_advection(self) -> "KolmogorovFlow":
         """The same flow, closed by -u.grad(w): the deterministic Navier-Stokes equation."""
@@ -61,17 +77,22 @@ class KolmogorovFlow(ImplicitExplicitODE):
     def explicit_terms(self, state: jax.Array) -> jax.Array:
         """forcing + closure, (..., n, n // 2 + 1)."""
         forcing_hat = self.forcing_hat().astype(state.dtype)
-        if self.closure is None:
-            return forcing_hat + 0 * state
-        return forcing_hat + self.closure(state)
+        closure_hat = 0 * state if self.closure is None else self.closure(state)
+        return cast(jax.Array, forcing_hat + closure_hat)  # NumPy's types don't say that the sum is of jax
 
     def implicit_terms(self, state: jax.Array) -> jax.Array:
         """nu lap(w), (..., n, n // 2 + 1)."""
-        return (self.viscosity * spectral.laplacian(self.grid)) * state
+        # NumPy's types don't say that an array of jax makes the product one of jax
+        return cast(jax.Array, (self.viscosity * spectral.laplacian(self.grid)) * state)
 
     def implicit_solve(self, state: jax.Array, step_size: float) -> jax.Array:
         """Solves y - step_size nu lap(y) = state for y."""
         return state / (1 - step_size * self.viscosity * spectral.laplacian(self.grid))
+
+
+def _is_known(number: Any) -> bool:
+    """Whether it is a Python number, not one that jax traces."""
+    return isinstance(number, int | float)
 
 
 def exact_closure(grid: grids.Grid, noise: noise_lib.QWienerNoise | None) -> ClosureSampler:
@@ -81,12 +102,11 @@ def exact_closure(grid: grids.Grid, noise: noise_lib.QWienerNoise | None) -> Clo
         mean_hat = spectral.advection_hat(vorticity_hat, grid)
         if noise is None:
             return mean_hat
-        return mean_hat + jax.vmap(lambda key: noise.sample_hat(key, mean_hat.real.dtype))(keys)
+        draw = noise.sample_hat
+        return mean_hat + jax.vmap(lambda key: draw(key, mean_hat.real.dtype))(keys)
 
     return sample
 
 
-def no_closure(keys: jax.Array, vorticity_hat: jax.Array) -> jax.Array:
-    """The sampler that leaves the closure out: what the solver does alone."""
-    del keys
-    return 0 * vorticity_hat
+FLOWS: dict[str, type[KolmogorovFlow]] = {"kolmogorov": KolmogorovFlow}
+"""Flows by the name that the configuration gives (`flow.kind`)."""

@@ -5,11 +5,18 @@ Convention: a field of shape (..., n, n) is sampled at x_i = i L / n, first axis
 """
 
 import functools
+from typing import overload
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
+from jaxtyping import Array, Complex, Float, Int
+
+Field = Float[Array | np.ndarray, "*batch n n"]
+"""Real fields, of JAX or of NumPy."""
+
+FieldHat = Complex[Array | np.ndarray, "*batch n n//2+1"]
+"""Their transforms, not normalised."""
 
 
 def make_grid(resolution: int, domain_length: float) -> grids.Grid:
@@ -18,7 +25,7 @@ def make_grid(resolution: int, domain_length: float) -> grids.Grid:
 
 
 @functools.lru_cache(maxsize=32)
-def wavenumbers(grid: grids.Grid) -> tuple[np.ndarray, np.ndarray]:
+def wavenumbers(grid: grids.Grid) -> tuple[Float[np.ndarray, "n 1"], Float[np.ndarray, "1 half"]]:
     """Angular wavenumbers (kx, ky) [rad / length], shapes (n, 1) and (1, n // 2 + 1)."""
     n = grid.shape[0]
     length = grid.domain[0][1] - grid.domain[0][0]
@@ -28,14 +35,14 @@ def wavenumbers(grid: grids.Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=32)
-def laplacian(grid: grids.Grid) -> np.ndarray:
+def laplacian(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
     """Symbol of the Laplacian, -(kx^2 + ky^2), shape (n, n // 2 + 1)."""
     kx, ky = wavenumbers(grid)
     return -(kx**2 + ky**2)
 
 
 @functools.lru_cache(maxsize=32)
-def dealias_mask(grid: grids.Grid) -> np.ndarray:
+def dealias_mask(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
     """The 2/3 rule: 1 on the modes with |index| < n / 3 in both directions, 0 elsewhere."""
     n = grid.shape[0]
     ix = np.abs(np.fft.fftfreq(n, 1 / n))[:, None]
@@ -43,17 +50,19 @@ def dealias_mask(grid: grids.Grid) -> np.ndarray:
     return ((ix < n / 3) & (iy < n / 3)).astype(np.float64)
 
 
-def to_fourier(field: jax.Array) -> jax.Array:
-    """(..., n, n) real -> (..., n, n // 2 + 1) complex."""
+def to_fourier(field: Field) -> Complex[Array, "*batch n n//2+1"]:
+    """The transform of real fields; not normalised."""
     return jnp.fft.rfft2(field)
 
 
-def to_physical(field_hat: jax.Array) -> jax.Array:
-    """(..., n, n // 2 + 1) complex -> (..., n, n) real."""
+def to_physical(field_hat: FieldHat) -> Float[Array, "*batch n n"]:
+    """The real fields of which this is the transform; n is even."""
     return jnp.fft.irfft2(field_hat)
 
 
-def velocity_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> tuple[jax.Array, jax.Array]:
+def velocity_hat(
+    vorticity_hat: FieldHat, grid: grids.Grid
+) -> tuple[Complex[Array, "*batch n n//2+1"], Complex[Array, "*batch n n//2+1"]]:
     """Velocity (u, v) of zero mean with dv/dx - du/dy = vorticity, through the stream function psi = -lap^-1 w.
 
     u = d psi / dy, v = -d psi / dx. The mean vorticity has no velocity on a torus and is dropped.
@@ -61,12 +70,12 @@ def velocity_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> tuple[jax.Array,
     kx, ky = wavenumbers(grid)
     lap = laplacian(grid)
     inverse = np.divide(-1.0, lap, out=np.zeros_like(lap), where=lap != 0)
-    psi_hat = inverse * vorticity_hat
-    return 1j * ky * psi_hat, -1j * kx * psi_hat
+    psi_hat = jnp.asarray(vorticity_hat) * inverse
+    return psi_hat * (1j * ky), psi_hat * (-1j * kx)
 
 
 @functools.lru_cache(maxsize=32)
-def _complex_velocity_symbol(grid: grids.Grid) -> np.ndarray:
+def _complex_velocity_symbol(grid: grids.Grid) -> Complex[np.ndarray, "n n"]:
     """From vorticity to U = u + i v on the full plane of modes: (kx + i ky) / k^2, dealiased, (n, n)."""
     n = grid.shape[0]
     kx = wavenumbers(grid)[0]
@@ -76,13 +85,13 @@ def _complex_velocity_symbol(grid: grids.Grid) -> np.ndarray:
     return (kx + 1j * kx.T) * inverse * (kept[:, None] & kept[None])
 
 
-def _opposite(field_hat: jax.Array) -> jax.Array:
-    """The value at -k on the full plane, (..., n, n)."""
+def _opposite(field_hat: Complex[Array, "*batch n n"]) -> Complex[Array, "*batch n n"]:
+    """The value at -k on the full plane."""
     return jnp.roll(jnp.flip(field_hat, (-2, -1)), 1, (-2, -1))
 
 
-def advection_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> jax.Array:
-    """-u.grad(w) in Fourier space, dealiased by the 2/3 rule; shape as `vorticity_hat`.
+def advection_hat(vorticity_hat: FieldHat, grid: grids.Grid) -> Complex[Array, "*batch n n//2+1"]:
+    """-u.grad(w) in Fourier space, dealiased by the 2/3 rule.
 
     Written as the curl of the momentum flux, -[(dxx - dyy)(u v) + dxy(v^2 - u^2)], which for a divergence-free u is the same
     Galerkin term. With the complex velocity U = u + i v it is -1/2 Im (dx - i dy)^2 U^2: two complex transforms in all.
@@ -96,16 +105,16 @@ def advection_hat(vorticity_hat: jax.Array, grid: grids.Grid) -> jax.Array:
     flux = jnp.fft.fft2(velocity * velocity)
     here, there = flux[..., :half], jnp.conj(_opposite(flux)[..., :half])
     quarter = -0.25 * dealias_mask(grid)
-    return 1j * (quarter * (kx**2 - ky**2)) * (here - there) + (quarter * 2 * kx * ky) * (here + there)
+    return (here - there) * (1j * (quarter * (kx**2 - ky**2))) + (here + there) * (quarter * 2 * kx * ky)
 
 
-def advection(vorticity: jax.Array, grid: grids.Grid) -> jax.Array:
-    """-u.grad(w) of physical fields (..., n, n): the mean of the closure H given w (units of vorticity / time)."""
+def advection(vorticity: Field, grid: grids.Grid) -> Float[Array, "*batch n n"]:
+    """-u.grad(w) of physical fields: the mean of the closure H given w (units of vorticity / time)."""
     return to_physical(advection_hat(to_fourier(vorticity), grid))
 
 
 @functools.lru_cache(maxsize=32)
-def _shells(n: int) -> tuple[np.ndarray, np.ndarray]:
+def shells(n: int) -> tuple[Int[np.ndarray, "{n} {n}//2+1"], Float[np.ndarray, "{n} {n}//2+1"]]:
     """Shell index of each half-plane mode, and how often it counts in the full plane."""
     ix = np.fft.fftfreq(n, 1 / n)[:, None]
     iy = np.fft.rfftfreq(n, 1 / n)[None, :]
@@ -114,33 +123,38 @@ def _shells(n: int) -> tuple[np.ndarray, np.ndarray]:
     return shell, weight
 
 
-def power_spectrum(field: jax.Array) -> jax.Array:
-    """Variance of a real field by shell of integer wavenumber |k| L / (2 pi).
+def power_spectrum(field: Field) -> Float[Array, "*batch n//2+1"]:
+    """Variance of a real field by shell of integer wavenumber |k| L / (2 pi), from 0 to n / 2.
 
-    Args:
-      field: (..., n, n).
-    Returns:
-      (..., n // 2 + 1); shells beyond n / 2 (the corners) are left out. The sum over all shells is mean(field^2).
+    The sum over all shells is mean(field^2); those beyond n / 2 (the corners) are left out.
     """
     n = field.shape[-1]
-    shell, weight = _shells(n)
+    shell, weight = shells(n)
     power = jnp.abs(to_fourier(field)) ** 2 * (weight / n**4)
     members = (shell[None] == np.arange(n // 2 + 1)[:, None, None]).astype(np.float32)
     return jnp.einsum("...xy,sxy->...s", power, members)
 
 
-def energy_spectrum(vorticity: jax.Array, grid: grids.Grid) -> jax.Array:
-    """Kinetic energy (u^2 + v^2) / 2 by shell, (..., n, n) -> (..., n // 2 + 1)."""
+def energy_spectrum(vorticity: Field, grid: grids.Grid) -> Float[Array, "*batch n//2+1"]:
+    """Kinetic energy (u^2 + v^2) / 2 by shell."""
     u_hat, v_hat = velocity_hat(to_fourier(vorticity), grid)
     return 0.5 * (power_spectrum(to_physical(u_hat)) + power_spectrum(to_physical(v_hat)))
 
 
-def enstrophy_spectrum(vorticity: jax.Array) -> jax.Array:
-    """Enstrophy w^2 / 2 by shell, (..., n, n) -> (..., n // 2 + 1)."""
+def enstrophy_spectrum(vorticity: Field) -> Float[Array, "*batch n//2+1"]:
+    """Enstrophy w^2 / 2 by shell."""
     return 0.5 * power_spectrum(vorticity)
 
 
-def subsample(field: jax.Array, resolution: int) -> jax.Array:
-    """Every (n / resolution)-th point of (..., n, n); `resolution` divides n."""
+@overload
+def subsample(
+    field: Float[Array, "*batch n n"], resolution: int
+) -> Float[Array, "*batch {resolution} {resolution}"]: ...
+@overload
+def subsample(
+    field: Float[np.ndarray, "*batch n n"], resolution: int
+) -> Float[np.ndarray, "*batch {resolution} {resolution}"]: ...
+def subsample(field: Field, resolution: int) -> Float[Array | np.ndarray, "*batch {resolution} {resolution}"]:
+    """Every (n / resolution)-th point; `resolution` divides n."""
     stride = field.shape[-1] // resolution
     return field[..., ::stride, ::stride]

@@ -1,14 +1,25 @@
 """Time stepping: (equation, dt) -> step, and rollouts of batches of members by `lax.scan`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax_cfd.spectral import time_stepping
+from jaxtyping import Array, Complex
 
+from closure_jax.physics import spectral
 from closure_jax.physics.flow import KolmogorovFlow
 
+Step = Callable[[spectral.FieldHat, spectral.FieldHat], Complex[Array, "*batch n n//2+1"]]
+"""(vorticity_hat, closure_hat) -> vorticity_hat after one time step."""
 
-def euler_maruyama(flow: KolmogorovFlow, dt: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+
+StateStep = Callable[[Any], Any]
+"""state -> state after one time step; a state is an array or a pytree."""
+
+
+def euler_maruyama(flow: KolmogorovFlow, dt: float) -> Step:
     """The published step: explicit Euler for closure and forcing, Crank-Nicolson for diffusion.
 
         (1 - dt/2 nu lap) w' = (1 + dt/2 nu lap) w + dt (f + H)
@@ -18,20 +29,21 @@ def euler_maruyama(flow: KolmogorovFlow, dt: float) -> Callable[[jax.Array, jax.
       semi-implicit Euler-Maruyama step. The flow's own `closure` is added to the given one if it has any.
     """
 
-    def step(vorticity_hat: jax.Array, closure_hat: jax.Array) -> jax.Array:
-        explicit = flow.explicit_terms(vorticity_hat) + closure_hat
-        half = vorticity_hat + 0.5 * dt * flow.implicit_terms(vorticity_hat)
+    def step(vorticity_hat: spectral.FieldHat, closure_hat: spectral.FieldHat) -> Complex[Array, "*batch n n//2+1"]:
+        now = jnp.asarray(vorticity_hat)
+        explicit = flow.explicit_terms(now) + closure_hat
+        half = now + 0.5 * dt * flow.implicit_terms(now)
         return flow.implicit_solve(half + dt * explicit, 0.5 * dt)
 
     return step
 
 
-def _semi_implicit_euler(flow: KolmogorovFlow, dt: float) -> time_stepping.TimeStepFn:
+def _semi_implicit_euler(flow: KolmogorovFlow, dt: float) -> StateStep:
     step = euler_maruyama(flow, dt)
     return lambda vorticity_hat: step(vorticity_hat, 0 * vorticity_hat)
 
 
-STEPPERS: dict[str, Callable[[KolmogorovFlow, float], time_stepping.TimeStepFn]] = {
+STEPPERS: dict[str, Callable[[KolmogorovFlow, float], StateStep]] = {
     "semi_implicit_euler": _semi_implicit_euler,
     "backward_forward_euler": time_stepping.backward_forward_euler,
     "crank_nicolson_rk2": time_stepping.crank_nicolson_rk2,
@@ -42,7 +54,7 @@ STEPPERS: dict[str, Callable[[KolmogorovFlow, float], time_stepping.TimeStepFn]]
 """Steppers of the deterministic flow, by name; each is (flow, dt) -> step(vorticity_hat) -> vorticity_hat."""
 
 
-def repeated(step: time_stepping.TimeStepFn, steps: int, remat: bool = False) -> time_stepping.TimeStepFn:
+def repeated(step: StateStep, steps: int, remat: bool = False) -> StateStep:
     """`step` applied `steps` times in one `lax.scan`; `remat` recomputes each step in the backward pass."""
     body = jax.checkpoint(step) if remat else step
     return lambda state: jax.lax.scan(lambda carry, _: (body(carry), None), state, None, length=steps)[0]

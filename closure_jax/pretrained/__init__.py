@@ -1,6 +1,7 @@
-"""Trained closures that ship with the package: one .npz file each, with parameters, scalings and configuration.
+"""Trained closures: those that runs left, and those that ship with the package.
 
-Parameters are kept in half precision, which halves the file and moves a sample by about a thousandth of its size.
+A shipped one is an .npz file in this folder with parameters, scalings and configuration.
+Its parameters are kept in half precision, which halves the file and moves a sample by about a thousandth of its size.
 """
 
 import json
@@ -9,13 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from flax import traverse_util
 
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
-from closure_jax.config import build
+from closure_jax.config import Experiment
 from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir
 
@@ -23,12 +23,37 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def names() -> list[str]:
-    """What there is."""
+    """Names of the closures that ship with the package."""
     return sorted(file.stem for file in FOLDER.glob("*.npz"))
 
 
-def load(name: str = "fm_ga") -> tuple[StochasticClosure, ml_collections.ConfigDict, dict[str, Any]]:
-    """A closure, the configuration that it was trained with, and facts: revision, device, results.
+def load(where: str | pathlib.Path) -> StochasticClosure:
+    """A trained closure.
+
+    Args:
+      where: the name of one that ships with the package, such as 'fm_ga', or the work directory of a run that has ended.
+    Raises:
+      UserError: there is none, a phase of the run is not trained, or a piece of the run is missing.
+    """
+    if str(where) in names():
+        return shipped(str(where))[0]
+    work = WorkDir(where)
+    if not work.path.is_dir():
+        raise UserError(
+            f"'{where}' is no closure that ships with the package ({', '.join(names())}) and no folder: expected one of"
+            " those names, or the work directory of a run"
+        )
+    experiment = config_lib.build(work.config())
+    checkpoints = work.checkpoints("closure")
+    try:
+        restored = checkpoints.restore(experiment.template())
+    finally:
+        checkpoints.close()
+    return experiment.assemble(jax.tree.map(jnp.asarray, restored))
+
+
+def shipped(name: str = "fm_ga") -> tuple[StochasticClosure, Experiment, dict[str, Any]]:
+    """A closure that ships with the package, the experiment that it is from, and facts: revision, device, results.
 
     Raises:
       UserError: there is none of that name.
@@ -39,28 +64,12 @@ def load(name: str = "fm_ga") -> tuple[StochasticClosure, ml_collections.ConfigD
     with np.load(file, allow_pickle=False) as stored:
         flat = {key: jnp.asarray(stored[key], jnp.float32) for key in stored.files if key not in ("config", "facts")}
         config, facts = json.loads(str(stored["config"])), json.loads(str(stored["facts"]))
-    config = config_lib.from_dict(config)
-    return build.assemble(config, traverse_util.unflatten_dict(flat, sep="/")), config, facts
-
-
-def load_run(directory: str | pathlib.Path) -> StochasticClosure:
-    """The closure that a finished run left in its work directory.
-
-    Raises:
-      UserError: no run there, or a phase that is not trained.
-    """
-    work = WorkDir(directory)
-    config = work.config()
-    checkpoints = work.checkpoints("closure")
-    try:
-        restored = checkpoints.restore(build.template_of(config))
-    finally:
-        checkpoints.close()
-    return build.assemble(config, jax.tree.map(jnp.asarray, restored))
+    experiment = config_lib.build(config_lib.from_dict(config))
+    return experiment.assemble(traverse_util.unflatten_dict(flat, sep="/")), experiment, facts
 
 
 def pack(directory: pathlib.Path, folder: pathlib.Path = FOLDER) -> pathlib.Path:
-    """Writes the closure of a finished run as a file that `load` reads, and returns its path.
+    """Writes the closure of a finished run as a file that `shipped` reads, and returns its path.
 
     Raises:
       UserError: the run has not ended.
@@ -69,7 +78,7 @@ def pack(directory: pathlib.Path, folder: pathlib.Path = FOLDER) -> pathlib.Path
     results, config = work.results(), work.config()
     if results is None:
         raise UserError(f"'{directory}' has no results.json: expected a run that has ended; start it again")
-    model = StochasticClosure.load(directory)
+    model = load(directory)
     scalings = {name: {"mean": s.mean, "std": s.std} for name, s in model.scalings.items()}
     halves = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), model.params)
     flat = traverse_util.flatten_dict({"params": halves, "scalings": jax.device_get(scalings)}, sep="/")
@@ -78,5 +87,6 @@ def pack(directory: pathlib.Path, folder: pathlib.Path = FOLDER) -> pathlib.Path
     folder.mkdir(exist_ok=True)
     file = folder / f"{config.experiment}.npz"
     texts = {"config": json.dumps(config_lib.to_dict(config)), "facts": json.dumps(facts)}
-    np.savez_compressed(file, **flat, **{name: np.array(text) for name, text in texts.items()})
+    arrays: dict[str, Any] = {**flat} | {name: np.array(text) for name, text in texts.items()}
+    np.savez_compressed(file, **arrays)
     return file

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,7 +12,9 @@ from tqdm import tqdm
 from closure_jax import devices
 from closure_jax.errors import UserError
 from closure_jax.training.state import TrainState
-from closure_jax.workdir import Checkpoints, WorkDir
+
+if TYPE_CHECKING:
+    from closure_jax.workdir import Checkpoints, WorkDir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Phase:
     validate: Callable[[Any], dict[str, float]]
 
 
-def run(phase: Phase, state: TrainState, work: WorkDir, log_every: int, checkpoint_every: int) -> TrainState:
+def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkpoint_every: int) -> TrainState:
     """Trains to the last step, from the newest checkpoint if there is one.
 
     Args:
@@ -79,8 +81,8 @@ def _train(
     phase: Phase,
     state: TrainState,
     start: int,
-    work: WorkDir,
-    checkpoints: Checkpoints,
+    work: "WorkDir",
+    checkpoints: "Checkpoints",
     log_every: int,
     checkpoint_every: int,
 ) -> TrainState:
@@ -120,7 +122,9 @@ def _train(
     return devices.unreplicate(state)
 
 
-def _fetch(waiting: list[dict[str, jax.Array]], phase: Phase, start: int, checkpoints: Checkpoints) -> dict[str, float]:
+def _fetch(
+    waiting: list[dict[str, jax.Array]], phase: Phase, start: int, checkpoints: "Checkpoints"
+) -> dict[str, float]:
     """Means of the waiting metrics; ends the run where a loss among them is not finite."""
     host = [{name: float(devices.first(value)) for name, value in metrics.items()} for metrics in waiting]
     for offset, values in enumerate(host):

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state of training, carried from step to step."""
 
 from typing import Any
 
@@ -10,7 +10,14 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """Attributes: step (scalar), params, opt_state, ema (exponential moving average of params, what is used later)."""
+    """All that a step of training needs of the steps before.
+
+    Attributes:
+      step: number of steps done, a scalar.
+      params: of the networks.
+      opt_state: of the optimiser.
+      ema: exponential moving average of `params`, which is what validation and the trained closure use.
+    """
 
     step: jax.Array
     params: Any

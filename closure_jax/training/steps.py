@@ -4,22 +4,22 @@ A batch is a dict of arrays with a leading axis; its "position" is each example'
 (key of the run, step, position), never to a device; losses that couple examples see the global batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from closure_jax import devices
-from closure_jax.closure import bind_drift
+from closure_jax.closure import apply, bind
 from closure_jax.latent.joint import moment_divergence
 from closure_jax.training.state import TrainState
-from closure_jax.transport import losses
-from closure_jax.transport.paths import Path
+from closure_jax.transport import Transport
 
-Batch = dict[str, jax.Array]
+Batch = Mapping[str, jax.Array | np.ndarray]
 Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 """loss(params, batch, keys) -> (scalar, metrics); `keys` one for each local example."""
 
@@ -40,7 +40,7 @@ def make_train_step(
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        ema = optax.incremental_update(params, state.ema, 1 - decay)
         return TrainState(state.step + 1, params, opt_state, ema), {"loss": value, **metrics}
 
     return train_step
@@ -54,34 +54,37 @@ def autoencoder_loss(encoder: nn.Module, decoder: nn.Module, regulariser: Callab
 
     def loss(params, batch, keys):
         del keys
-        latent = encoder.apply(params["encoder"], batch["field"])
-        error = jnp.mean((decoder.apply(params["decoder"], latent) - batch["field"]) ** 2)
+        latent = apply(encoder, params["encoder"], batch["field"])
+        error = jnp.mean((apply(decoder, params["decoder"], latent) - batch["field"]) ** 2)
         if regulariser is None:
             return error, {}
-        term, measures = regulariser(devices.gather(latent), devices.gather(batch["extra"]))
+        extra = devices.gather(batch["extra"]) if "extra" in batch else None
+        term, measures = regulariser(devices.gather(latent), extra)
         return error + term, {"reconstruction": error, **measures}
 
     return loss
 
 
-def transport_loss(network: nn.Module, path: Path, prediction: str) -> Loss:
-    """Regression of the path's target on pairs; the batch holds "condition" and "target", (batch, r, r, c) standardised."""
+def transport_loss(network: nn.Module, transport: Transport) -> Loss:
+    """The transport's own loss on pairs; the batch holds "condition" and "target", (batch, r, r, c) standardised."""
 
     def loss(params, batch, keys):
-        drift = bind_drift(network, path, prediction, params, batch["condition"])
-        return losses.transport_loss(path, drift, keys, batch["condition"], batch["target"]), {}
+        field = bind(network, params, batch["condition"])
+        return transport.loss(field, keys, batch["condition"], batch["target"])
 
     return loss
 
 
 def joint_loss(
-    encoder: nn.Module, decoder: nn.Module, network: nn.Module, path: Path, prediction: str, weights: dict[str, float]
+    encoder: nn.Module, decoder: nn.Module, network: nn.Module, transport: Transport, weights: dict[str, float]
 ) -> Loss:
-    """Both autoencoders and the transport network at once (arXiv 2602.17089; protocol section 3):
+    """Both autoencoders and the transport network at once (arXiv 2602.17089):
 
         a mse(H) + b mse(w) + c moment divergence of H's latents + transport loss
 
     Args:
+      encoder, decoder: modules that both fields share; each has parameters of its own.
+      network, transport: what samples the closure's latent given that of the vorticity.
       weights: {"closure": a, "vorticity": b} of the mean squared errors of normalised fields, {"moments": c}.
 
     The batch holds "vorticity" and "closure", (batch, n, n) normalised; params are {"vorticity", "closure"}, each with encoder
@@ -90,14 +93,15 @@ def joint_loss(
 
     def loss(params, batch, keys):
         latents, measures = {}, {}
-        for field in ("vorticity", "closure"):
-            latents[field] = encoder.apply(params[field]["encoder"], batch[field])
-            rebuilt = decoder.apply(params[field]["decoder"], latents[field])
-            measures[f"reconstruction_{field}"] = jnp.mean((rebuilt - batch[field]) ** 2)
+        for name in ("vorticity", "closure"):
+            latents[name] = apply(encoder, params[name]["encoder"], batch[name])
+            rebuilt = apply(decoder, params[name]["decoder"], latents[name])
+            measures[f"reconstruction_{name}"] = jnp.mean((rebuilt - batch[name]) ** 2)
         measures["moments"] = moment_divergence(devices.gather(latents["closure"]))
-        drift = bind_drift(network, path, prediction, params["network"], latents["vorticity"])
-        measures["transport"] = losses.transport_loss(path, drift, keys, latents["vorticity"], latents["closure"])
-        total = sum(weights[field] * measures[f"reconstruction_{field}"] for field in latents)
+        field = bind(network, params["network"], latents["vorticity"])
+        transport_term, others = transport.loss(field, keys, latents["vorticity"], latents["closure"])
+        measures |= {"transport": transport_term} | {f"transport_{name}": value for name, value in others.items()}
+        total = sum(weights[name] * measures[f"reconstruction_{name}"] for name in latents)
         return total + weights["moments"] * measures["moments"] + measures["transport"], measures
 
     return loss

@@ -1,0 +1,15 @@
+"""Transports by name: how samples of the closure's latent are drawn given that of the vorticity."""
+
+from closure_jax.transport import paths
+from closure_jax.transport.base import Field, Noise, Transport
+from closure_jax.transport.regression import PREDICTIONS, Regression
+
+TRANSPORTS: dict[str, type] = {
+    "diffusion": paths.Diffusion,
+    "flow_matching": paths.FlowMatching,
+    "interpolant_empirical": paths.InterpolantEmpirical,
+    "interpolant_gaussian": paths.InterpolantGaussian,
+}
+"""Classes by name; their dataclass fields are what a configuration may say of them."""
+
+__all__ = ["PREDICTIONS", "TRANSPORTS", "Field", "Noise", "Regression", "Transport"]

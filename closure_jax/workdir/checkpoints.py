@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a phase: the only module that says orbax."""
+"""Checkpoints of one phase of training, by Orbax, which no other module imports."""
 
 import functools
 import logging
@@ -16,8 +16,8 @@ from closure_jax.errors import UserError
 
 @functools.cache
 def _drop_late_complaints() -> None:
-    """Keeps quiet what says nothing new: after a failed read, the storage library's threads report to an event loop that has
-    ended, now or long after, each with a traceback."""
+    """Drops tracebacks that follow a failed read: threads of Orbax's storage library report, at any later time, to an event loop
+    that has ended. The read itself has raised by then."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -35,8 +35,8 @@ class Checkpoints:
     other process.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self._path, self._folder = path.absolute(), path.parent.parent
+    def __init__(self, folder: pathlib.Path):
+        self._checkpoints, self._run = folder.absolute(), folder.parent.parent
         self._manager: ocp.CheckpointManager | None = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -52,12 +52,12 @@ class Checkpoints:
                 read_only=not devices.is_main(),
                 multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
             )
-            self._manager = ocp.CheckpointManager(self._path, options=options)
+            self._manager = ocp.CheckpointManager(self._checkpoints, options=options)
         return self._manager
 
     def latest(self) -> int | None:
         """Newest finished step, or None."""
-        return self._open().latest_step() if self._path.is_dir() else None
+        return self._open().latest_step() if self._checkpoints.is_dir() else None
 
     def require(self) -> int:
         """Newest finished step.
@@ -68,7 +68,7 @@ class Checkpoints:
         step = self.latest()
         if step is None:
             raise UserError(
-                f"'{self._path.name}' has no checkpoint in '{self._folder}': expected a run that has ended; train it"
+                f"'{self._checkpoints.name}' has no checkpoint in '{self._run}': expected a run that has ended; train it"
             )
         return step
 
@@ -76,7 +76,7 @@ class Checkpoints:
         """Copies the tree to the host and writes it in the background; on process 0, others do nothing."""
         if not devices.is_main():
             return
-        self._path.mkdir(parents=True, exist_ok=True)
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
         self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
 
     def restore(self, template: Any) -> Any:
@@ -97,7 +97,7 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"checkpoint {step} of '{self._path.name}' in '{self._folder}' can't be read ({reason}):"
+                f"checkpoint {step} of '{self._checkpoints.name}' in '{self._run}' can't be read ({reason}):"
                 " delete that step's folder to go on from an earlier one"
             ) from None
         return tree

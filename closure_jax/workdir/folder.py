@@ -1,4 +1,4 @@
-"""What a run leaves, a folder: resolved configuration, metrics, checkpoints, results.
+"""The folder of a run: resolved configuration, metrics, checkpoints, results.
 
 A work directory holds config.json (nested), provenance.json (versions, device, revision, data checksum), metrics.jsonl,
 tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html and, written last,
@@ -6,9 +6,7 @@ results.json.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -18,19 +16,24 @@ from typing import Any
 import ml_collections
 
 from closure_jax import config as config_lib
-from closure_jax import devices
+from closure_jax import devices, files
 from closure_jax.errors import UserError
 from closure_jax.workdir import records as records_lib
 from closure_jax.workdir.checkpoints import Checkpoints
-from closure_jax.workdir.records import MetricsLog
-from closure_jax.workdir.strict import write_json
+from closure_jax.workdir.records import MetricsLog, write_json
 
-# Fields that may differ when a work directory is used again: they change what is judged, not what was trained.
-FREE_FIELDS = ("evaluation.", "sampler.", "training.log_every", "data.chunk")
+JUDGED_FIELDS = ("evaluation.", "sampler.", "coupling.", "transport.rollout_t_max")
+"""Beginnings of fields that change what is judged, not what was trained."""
+
+FREE_FIELDS = (*JUDGED_FIELDS, "training.log_every", "data.chunk", "experiment_file")
+"""Beginnings of fields that may differ when a work directory is used again; of the experiment's file the run has a copy."""
+
+_OWN_FILE = "experiment.py"
+"""The run's copy of its experiment's file, where pieces of the run stand in it."""
 
 
 class WorkDir:
-    """A run's folder. `open` makes it or checks that it belongs to the same configuration."""
+    """A run's folder. `lock` makes it, `check` refuses the folder of another configuration."""
 
     def __init__(self, path: pathlib.Path | str):
         self.path = pathlib.Path(path)
@@ -45,10 +48,10 @@ class WorkDir:
         if not file.is_file():
             raise UserError(f"work directory '{self.path}' has no config.json: expected the folder of a run")
         try:
-            return config_lib.from_dict(json.loads(file.read_text()))
+            return config_lib.from_dict(json.loads(file.read_text()), self.path / _OWN_FILE)
         except (ValueError, UserError) as error:
             raise UserError(
-                f"'{file}' is spoilt ({error}): expected it as it was; restore it, or take another --workdir"
+                f"'{file}' can't be used ({error}): expected it as it was; restore it, or take another --workdir"
             ) from None
 
     def check(self, config: ml_collections.ConfigDict) -> None:
@@ -62,13 +65,18 @@ class WorkDir:
         if is_file:
             raise UserError(f"--workdir={self.path} is a file: expected a folder")
         if not (self.path / "config.json").exists():
-            return
-        stored = dict(config_lib.fields(self.config()))
-        for field, value in config_lib.fields(config):
-            if not field.startswith(FREE_FIELDS) and stored[field] != value:
+            if (self.path / "checkpoints").exists():
                 raise UserError(
-                    f"work directory '{self.path}' holds a run with {field} = {stored[field]!r}, asked for {value!r}:"
-                    " give another --workdir, or delete that one"
+                    f"work directory '{self.path}' holds checkpoints but no config.json, so that nobody knows of what: restore"
+                    " it, or give another --workdir"
+                )
+            return
+        stored, asked = dict(config_lib.leaves(self.config())), dict(config_lib.leaves(config))
+        for field in asked | stored:
+            if not field.startswith(FREE_FIELDS) and stored.get(field) != asked.get(field):
+                raise UserError(
+                    f"work directory '{self.path}' holds a run with {field} = {stored.get(field)!r}, asked for"
+                    f" {asked.get(field)!r}: give another --workdir, or delete that one"
                 )
 
     @contextlib.contextmanager
@@ -85,26 +93,27 @@ class WorkDir:
     def _hold(self, stack: contextlib.ExitStack) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "w")  # noqa: SIM115
+            stack.enter_context(files.lock(self.path / ".lock"))
+        except BlockingIOError:
+            raise UserError(
+                f"work directory '{self.path}' is in use by another process: wait or give another"
+            ) from None
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
             ) from None
-        stack.enter_context(handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"work directory '{self.path}' is in use by another process: wait or give another"
-            ) from None
 
     def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
-        """Writes config.json and provenance.json."""
+        """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it."""
+        own = config_lib.own_source(config)
+        if own is not None and devices.is_main():
+            with files.aside(self.path / _OWN_FILE) as partial:
+                partial.write_text(own)
         write_json(self.path / "config.json", config_lib.to_dict(config))
         write_json(self.path / "provenance.json", provenance)
 
     def provenance(self) -> dict[str, Any]:
-        """What `write_config` was last given; empty for a new folder."""
+        """The provenance that `write_config` was last given; empty for a new folder."""
         file = self.path / "provenance.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -166,26 +175,20 @@ class WorkDir:
             checkpoints.close()
 
     def export_phase(self, phase: str, folder: pathlib.Path, facts: dict[str, Any]) -> None:
-        """Copies the newest checkpoint and the records of a finished phase to `folder`, aside and renamed."""
+        """Copies the newest checkpoint and the records of a finished phase, and `facts` on this run, to the new `folder`."""
         checkpoints = self.checkpoints(phase)
         step = str(checkpoints.require())
         checkpoints.close()
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(self.path / "checkpoints" / phase / step, partial / "checkpoint" / step)
-        write_json(partial / "records.json", self.records(phase))
-        write_json(partial / "trained_by.json", facts)
-        os.replace(partial, folder)
+        with files.aside(folder) as partial:
+            shutil.copytree(self.path / "checkpoints" / phase / step, partial / "checkpoint" / step)
+            write_json(partial / "records.json", self.records(phase))
+            write_json(partial / "trained_by.json", facts)
 
     def import_phase(self, phase: str, folder: pathlib.Path) -> None:
-        """The inverse: the phase is then as if this run had trained it."""
+        """Takes a phase that `export_phase` left in `folder`: as if this run had trained it."""
         log = self.metrics(phase, 0)
         for record in json.loads((folder / "records.json").read_text()):
             log.write(record["step"], {name: v for name, v in record.items() if name not in ("phase", "step")})
         log.close()
-        target = self.path / "checkpoints" / phase
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder / "checkpoint", partial)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        with files.aside(self.path / "checkpoints" / phase) as partial:
+            shutil.copytree(folder / "checkpoint", partial)

@@ -1,4 +1,4 @@
-"""Where numbers come from: revision of the code, versions of packages, device, data."""
+"""Provenance of a run: revision of the code, versions of packages, device, data."""
 
 import importlib.metadata
 import pathlib
@@ -24,7 +24,10 @@ def revision() -> str:
 
 
 def provenance(data_path: pathlib.Path, data_checksum: str) -> dict[str, Any]:
-    """What is needed to understand the run later."""
+    """Revision, device, versions of Python and packages, file and checksum of the data.
+
+    `trained_revision` is that of the code that trained; a later evaluation keeps it and writes its own `revision`.
+    """
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jax-cfd", "numpy")
     versions = {"closure_jax": closure_jax.__version__} | {name: importlib.metadata.version(name) for name in packages}
     return {

@@ -1,12 +1,16 @@
-"""metrics.jsonl and TensorBoard: what training says while it runs, a record a line."""
+"""Measures of training as it runs: metrics.jsonl, a record a line, and TensorBoard."""
 
 import json
-import os
 import pathlib
 from typing import Any
 
-from closure_jax import devices
-from closure_jax.workdir.strict import strict
+from closure_jax import devices, files
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+    """`files.write_json` on process 0; others do nothing."""
+    if devices.is_main():
+        files.write_json(file, content)
 
 
 def parse(line: str) -> dict[str, Any] | None:
@@ -21,37 +25,36 @@ def parse(line: str) -> dict[str, Any] | None:
 class MetricsLog:
     """metrics.jsonl and TensorBoard files, one record each call; on process 0, others drop what they are given."""
 
-    def __init__(self, path: pathlib.Path, phase: str, start: int):
+    def __init__(self, folder: pathlib.Path, phase: str, start: int):
         import tensorboardX  # slow to import, and only training needs it
 
         self.phase = phase
         if not devices.is_main():
             self._file = self._board = None
             return
-        file = path / "metrics.jsonl"
+        file = folder / "metrics.jsonl"
         text = file.read_text() if file.is_file() else ""
         kept = "".join(line + "\n" for line in text.splitlines() if self._keep(parse(line), start))
         if kept != text:
-            partial = file.with_name("metrics.jsonl.partial")
-            partial.write_text(kept)
-            os.replace(partial, file)
+            with files.aside(file) as partial:
+                partial.write_text(kept)
         self._file = open(file, "a", buffering=1)  # noqa: SIM115
-        self._board = tensorboardX.SummaryWriter(str(path / "tensorboard" / phase), purge_step=start or None)
+        self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start or None)
 
     def _keep(self, record: dict[str, Any] | None, start: int) -> bool:
         return record is not None and (record["phase"] != self.phase or record["step"] <= start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: phase, step, values."""
-        if self._file is None:
+        if self._file is None or self._board is None:
             return
-        self._file.write(json.dumps(strict({"phase": self.phase, "step": step, **values}), allow_nan=False) + "\n")
+        self._file.write(json.dumps(files.plain({"phase": self.phase, "step": step, **values}), allow_nan=False) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flushes both."""
-        if self._file is None:
+        """Writes out and closes both files."""
+        if self._file is None or self._board is None:
             return
         self._file.close()
         self._board.close()

@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from closure_jax.pages.comparison.estimates import number, number_text
 from closure_jax.pages.comparison.runs import LATENTS, REGULARISED, Model, Study, twin
 from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY
+from closure_jax.pages.results import number
+from closure_jax.tables import number_text
 
 Verdict = Literal["holds", "holds in part", "does not hold", "not measured"]
 
@@ -69,10 +70,10 @@ def one_step(models: Sequence[Model]) -> Claim:
     for model in _latent_models(models, "flow_matching"):
         names = ("over_floor", "crps_ratio", "spread_ratio")
         at_one, at_best = ([model.at(steps, name) for name in names] for steps in (1, model.best_steps))
-        if None in at_one or None in at_best:
+        known = [one.mean for one in (*at_one, *at_best) if one is not None]
+        if len(known) < 6:
             continue
-        error, score, spread = (one.mean for one in at_one)
-        best_error, best_score, best_spread = (one.mean for one in at_best)
+        error, score, spread, best_error, best_score, best_spread = known
         mean_holds = error <= (1 + TOLERANCE) * best_error
         law_holds = score <= (1 + TOLERANCE) * best_score and SPREAD[0] <= spread <= SPREAD[1]
         tests.append((mean_holds, law_holds))
@@ -98,7 +99,7 @@ def speed(models: Sequence[Model]) -> Claim:
     for model in _latent_models(models, "flow_matching"):
         other = twin(model, models, process="diffusion", latent="physical")
         fast, slow = (model.at(1, _COST), other and other.at(_PHYSICAL_STEPS, _COST))
-        if fast and slow and model.device == other.device:
+        if other and fast and slow and model.device == other.device:
             ratios[model.name] = slow.mean / fast.mean
     if not ratios:
         return _missing(
@@ -117,7 +118,7 @@ def cheaper_than_physical(models: Sequence[Model]) -> Claim:
     for model in _latent_models(models):
         other = twin(model, models, latent="physical")
         mine, theirs = model.at(model.best_steps, _COST), other and other.at(other.best_steps, _COST)
-        if mine and theirs and model.device == other.device:
+        if other and mine and theirs and model.device == other.device:
             ratios[model.name] = mine.mean / theirs.mean
     if not ratios:
         return _missing(title, "a latent and a physical model of one process, of one preset and on one device")
@@ -150,10 +151,20 @@ def _name(latent: str) -> str:
 
 
 def _geometry(models: Sequence[Model], latent: str, title: str, what: str, measures: Mapping[tuple, int]) -> Claim:
-    """Holds `measures`, sign by path and 1 where more is better, of a latent space against those of recon."""
+    """Holds measures of a latent space against those of recon.
+
+    Args:
+      models: gathered runs.
+      latent: the latent space.
+      title: the claim.
+      what: what is needed to measure it, in words.
+      measures: sign by path in latent_geometry (the field comes before the last key): 1 where more is better, else -1.
+    """
     pair = _against_recon(models, latent)
+    if pair is None:
+        return _missing(title, what)
     compared = []
-    for (*path, measure), sign in measures.items() if pair else ():
+    for (*path, measure), sign in measures.items():
         for field, short in _FIELDS.items():
             mine, theirs = (model.estimate("latent_geometry", *path, field, measure) for model in pair)
             if mine is not None and theirs is not None:

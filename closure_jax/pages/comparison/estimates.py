@@ -1,12 +1,13 @@
-"""Numbers out of nested results, and their mean and interval over seeds. What is missing is None."""
+"""Mean and interval of numbers over seeds. What is missing is None."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from closure_jax.tables import number_text
 
 _CONFIDENCE = 0.95
 
@@ -41,13 +42,6 @@ class Estimate:
         return str(self) if self.count == 1 else f"{self} ({self.count} seeds)"
 
 
-def number_text(value: float) -> str:
-    """Three digits, of numbers from 1 to 10 four: ratios to a perfect 1 need them; whole numbers as they are."""
-    if abs(value) < 1e6 and (value == round(value) or abs(value) >= 100):
-        return f"{value:.0f}"
-    return f"{value:.3f}" if 1 <= abs(value) < 10 else f"{value:#.3g}"
-
-
 def interval(values: Sequence[float | None]) -> Estimate | None:
     """Mean and 95 % t-interval of independent values, those that are missing left out; None where all are."""
     known = np.array([value for value in values if value is not None])
@@ -58,24 +52,6 @@ def interval(values: Sequence[float | None]) -> Estimate | None:
     error = known.std(ddof=1) / math.sqrt(known.size)
     half_width = stats.t.ppf(0.5 + _CONFIDENCE / 2, known.size - 1) * error
     return Estimate(float(known.mean()), float(half_width), int(known.size))
-
-
-def look_up(tree: Any, *keys: str | int) -> Any:
-    """The value at a path of keys (names, places in lists); None where the path ends early."""
-    for key in keys:
-        try:
-            tree = tree[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return tree
-
-
-def number(tree: Any, *keys: str | int) -> float | None:
-    """The finite number at a path, or None."""
-    value = look_up(tree, *keys)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:

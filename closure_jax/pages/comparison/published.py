@@ -4,9 +4,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from closure_jax.pages.comparison.estimates import Estimate, interval, number
+from closure_jax.pages.comparison.estimates import Estimate, interval
 from closure_jax.pages.comparison.runs import LATENTS, PROCESSES, Model, Run
-from closure_jax.pages.comparison.tables import Cell, Table
+from closure_jax.pages.comparison.tables import Cell
+from closure_jax.pages.results import number
+from closure_jax.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,13 @@ def excess_error(
 
     The last term's root is taken in units of sqrt(MSE) / relative error, the root mean square of H. 0 where the sum of the
     first two is over the MSE.
+
+    Args:
+      mean_squared_error: of the mean of samples against the truth, (1/time^2)^2.
+      relative_error: root of the same over the root mean square of H.
+      exact_deviation: standard deviation of the exact noise, 1/time^2.
+      deviation: standard deviation of the samples, 1/time^2.
+      samples: number of samples a state.
     """
     left = mean_squared_error - exact_deviation**2 - deviation**2 / samples
     return math.sqrt(max(0.0, left)) * relative_error / math.sqrt(mean_squared_error)
@@ -117,7 +126,7 @@ def published_table(models: Sequence[Model]) -> Table:
         "the error / floor and the excess error of the first table, against the exact mean, are free of that. Relative "
         "errors depend on the times of the test states as well: H grows as the flow spins up."
     )
-    return Table(intro, ("model", "sampler steps", *_COLUMNS), rows)
+    return Table(("model", "sampler steps", *_COLUMNS), rows, intro=intro)
 
 
 def _row(name: str, steps: int | None, figures: Sequence[Estimate | None]) -> Sequence[Cell]:

@@ -1,7 +1,7 @@
-"""Finished runs beside each other: read, gathered over seeds, and asked for their figures.
+"""Finished runs beside each other: gathered over seeds, named, and asked for their figures.
 
-Reads what runs left in their work directories and computes no science of its own. Runs may be of older versions: what a file
-does not have, or has as null, is None here and a dash on the page.
+Computes no science of its own. Runs may be of older versions: what a file does not have, or has as null, is None here and a
+dash on the page.
 """
 
 import dataclasses
@@ -9,14 +9,14 @@ import functools
 import json
 import math
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from closure_jax.errors import UserError
-from closure_jax.pages.comparison.estimates import Estimate, interval, look_up, mean_curve, number
+from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
+from closure_jax.pages.results import look_up, number, setting, settings
 
 PROCESSES = {
     "flow_matching": "FM",
@@ -32,7 +32,6 @@ LATENTS = {"physical": "physical", "recon": "recon", "mp": "MP", "ga": "GA", "jo
 REGULARISED = ("mp", "ga", "joint")
 """Latent spaces that are shaped by more than reconstruction."""
 
-STUDY_KINDS = ("data_efficiency",)
 _MOST_DETAILS = 3  # more differing fields than this make no name
 
 
@@ -64,20 +63,24 @@ class Model:
     name: str
     runs: tuple[Run, ...]
 
+    def setting(self, name: str) -> Any:
+        """A field of the configuration by its present dotted name; None where the runs have none."""
+        return setting(self.runs[0].config, name)
+
     @property
     def process(self) -> str:
         """Transport process, as in the configuration."""
-        return str(look_up(self.runs[0].config, "transport", "process"))
+        return str(self.setting("transport.process"))
 
     @property
     def latent(self) -> str:
         """Latent space, as in the configuration."""
-        return str(look_up(self.runs[0].config, "latent", "kind"))
+        return str(self.setting("latent.kind"))
 
     @property
     def preset(self) -> str:
         """Preset."""
-        return str(look_up(self.runs[0].config, "preset"))
+        return str(self.setting("preset"))
 
     @property
     def device(self) -> str:
@@ -118,86 +121,20 @@ class Model:
 
     @functools.cached_property
     def best_steps(self) -> int | None:
-        """The number of sampler steps with the least mean CRPS; None where no CRPS is known."""
-        scores = {steps: self.at(steps, "crps_ratio") for steps in self.steps}
-        known = {steps: score.mean for steps, score in scores.items() if score is not None}
-        return min(known, key=known.get) if known else None
+        """The number of sampler steps with the least mean CRPS, over the exact one where that is known.
+
+        Of runs without any CRPS the one with the least error against the truth; None where that is unknown too.
+        """
+        for measure in ("crps_ratio", "crps", "relative_error"):
+            scores = {steps: self.at(steps, measure) for steps in self.steps}
+            known = {steps: score.mean for steps, score in scores.items() if score is not None}
+            if known:
+                return min(known, key=lambda steps: known[steps])
+        return None
 
     def nearest_steps(self, steps: int) -> int | None:
         """The measured number of sampler steps nearest to `steps` by ratio."""
         return min(self.steps, key=lambda n: abs(math.log(n / steps))) if self.steps else None
-
-
-# --- reading -----------------------------------------------------------------------------------------------------------
-
-
-def read(directories: Sequence[pathlib.Path]) -> tuple[list[Run], list[Study]]:
-    """The runs and studies that the folders hold; folders of earlier comparisons are passed over.
-
-    Raises:
-      UserError: no folder, one without a finished run or study, one given twice, or a file that can't be read.
-    """
-    runs, studies, seen = [], [], set()
-    for path in directories:
-        if not path.is_dir():
-            raise UserError(f"'{path}' is no folder: expected the work directory of a finished run")
-        if path.resolve() in seen:
-            raise UserError(f"'{path}' is given twice: expected each work directory once")
-        seen.add(path.resolve())
-        if (path / "compare.html").is_file() and not (path / "results.json").exists():
-            continue  # runs/* may hold an earlier comparison
-        if (path / "study.json").is_file():
-            studies.append(_study(path))
-        else:
-            runs.append(_run(path))
-    if not runs and not studies:
-        raise UserError("no work directory given: expected one or more, as in ./launch.sh compare runs/*")
-    return runs, studies
-
-
-def _run(path: pathlib.Path) -> Run:
-    if not (path / "results.json").is_file():
-        raise UserError(
-            f"'{path}' has no results.json: expected the work directory of a finished run; start its command again to"
-            " finish it"
-        )
-    results, config = _json(path / "results.json"), _json(path / "config.json")
-    try:
-        with np.load(path / "arrays.npz", allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name.startswith(("energy_", "noise_spectrum_"))}
-    except FileNotFoundError:
-        arrays = {}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"'{path / 'arrays.npz'}' can't be read ({error}): {_REMEDY}") from None
-    return Run(path, config, results, arrays)
-
-
-def _study(path: pathlib.Path) -> Study:
-    content = _json(path / "study.json")
-    kind, points = content.get("kind"), content.get("points")
-    if kind not in STUDY_KINDS:
-        raise UserError(f"'{path / 'study.json'}' is a study of kind {kind!r}: expected {', '.join(STUDY_KINDS)}")
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-        raise UserError(f"'{path / 'study.json'}' has no list of points: expected a finished study; run it again")
-    return Study(path, points)
-
-
-_REMEDY = "expected it as a run leaves it; restore it, or evaluate again with --mode=evaluate"
-
-
-def _json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"'{file.parent}' has no {file.name}: expected the work directory of a finished run") from None
-    except ValueError as error:
-        raise UserError(f"'{file}' can't be read ({error}): {_REMEDY}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{file}' holds a {type(content).__name__}, expected an object: {_REMEDY}")
-    return content
-
-
-# --- gathering ---------------------------------------------------------------------------------------------------------
 
 
 def gather(runs: Sequence[Run]) -> list[Model]:
@@ -211,7 +148,7 @@ def gather(runs: Sequence[Run]) -> list[Model]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        identity = {name: value for name, value in run.config.items() if name != "seed"}
+        identity = {name: value for name, value in settings(run.config).items() if name != "seed"}
         key = json.dumps([identity, run.results.get("device")], sort_keys=True)
         for other in groups.setdefault(key, []):
             if other.config.get("seed") == run.config.get("seed"):
@@ -244,24 +181,16 @@ def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
             if (other.process, other.latent, other.preset) == (model.process, model.latent, model.preset)
         ]
         details = sorted({field for other in twins for field in different_fields(model, other)})
-        mine = flat(model.runs[0].config) | {"device": model.device}
+        mine = settings(model.runs[0].config) | {"device": model.device}
         text = ", ".join(f"{field} {mine.get(field)}" for field in details)
         if len(details) > _MOST_DETAILS:
             text = model.runs[0].path.name
         yield model, f"{name} ({text})" if details else name
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted names."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return leaves
-
-
 def different_fields(model: Model, other: Model) -> list[str]:
     """Fields, seed apart, by which two models' configurations or devices differ."""
-    mine, theirs = (flat(one.runs[0].config) | {"device": one.device} for one in (model, other))
+    mine, theirs = (settings(one.runs[0].config) | {"device": one.device} for one in (model, other))
     return [field for field in mine | theirs if field != "seed" and mine.get(field) != theirs.get(field)]
 
 

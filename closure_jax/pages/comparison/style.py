@@ -1,4 +1,7 @@
-"""How the figures of a comparison are drawn: colour is the process, line and marker the latent space; one legend outside."""
+"""How the figures of a comparison are drawn.
+
+Colour is the process, line and marker the latent space; one legend stands outside the panels.
+"""
 
 import functools
 import io
@@ -8,7 +11,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from closure_jax.pages import drawing
@@ -71,9 +73,9 @@ def legend_beside(figure: Figure, panels: Sequence[Axes], title: str | None = No
     entries: dict[str, Any] = {}
     for axes in panels:
         entries |= {name: line for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if not entries:
-        drawing.legend(panels[0])
-    else:
+    for axes in panels:
+        drawing.say_if_empty(axes)
+    if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside right center", handlelength=3.2, title=title)
 
 
@@ -83,18 +85,34 @@ def sparse(style: dict[str, Any], count: int, place: int) -> dict[str, Any]:
     return style | {"markevery": (place % every, every)}
 
 
-def plain_log_ticks(axes: Axes, which: str) -> None:
-    """Ticks of a log axis of few decades at 1, 2, 5 of each, as plain numbers."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(NullFormatter())
+def baseline(place: int) -> dict[str, Any]:
+    """How the baseline at a place of the legend is drawn: grey, told apart by its dashes, the first one as no closure."""
+    if place == 0:
+        return NO_CLOSURE
+    dashes = ((0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 3)), (0, (10, 4)))
+    return NO_CLOSURE | {"color": "#444444", "linestyle": dashes[(place - 1) % len(dashes)]}
 
 
 def cap(axes: Axes, over_best: float, floor: float | None = None) -> None:
-    """Cuts the axis of y at `over_best` times the least value drawn: what failed shall not press the rest together."""
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines] or [np.array([])])
-    values = values[np.isfinite(values) & (values > 0)]
-    if values.size:
-        low = min(values.min(), floor or np.inf)
-        axes.set_ylim(low / (1.1 if axes.get_yscale() == "log" else 1.02), min(1.1 * values.max(), over_best * low))
+    """Cuts the axis of y at `over_best` times the least value drawn: what failed shall not press the rest together.
+
+    Some point of each labelled curve stays in sight, and a triangle at the edge marks each that does not.
+    """
+    curves = [
+        np.asarray(line.get_ydata(), dtype=float) for line in axes.lines if not str(line.get_label()).startswith("_")
+    ]
+    curves = [values[np.isfinite(values) & (values > 0)] for values in curves]
+    least = [values.min() for values in curves if values.size]
+    if least:
+        low, high = min([*least, floor or np.inf]), max(values.max() for values in curves if values.size)
+        wanted = max(over_best * low, 1.1 * max(least))
+        axes.set_ylim(low / (1.1 if axes.get_yscale() == "log" else 1.02), min(1.1 * high, wanted))
+        drawing.mark_outside(axes)
+
+
+def shell_ratio(values: np.ndarray, exact: np.ndarray, least: float) -> np.ndarray:
+    """`values` over `exact` by shell, nan in that of the mean, up to the last shell with over `least` of the largest."""
+    strong = np.flatnonzero(exact > least * np.nanmax(exact[1:], initial=0.0))
+    ratio = np.divide(values, exact, out=np.full(len(exact), np.nan), where=exact > 0)
+    ratio[:1] = np.nan
+    return ratio[: int(strong.max(initial=0)) + 1]

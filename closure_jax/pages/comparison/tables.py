@@ -1,30 +1,18 @@
-"""The tables of a comparison that have a row for each model, and their forms as Markdown and CSV."""
+"""The tables of a comparison that have a row for each model, and their form as CSV."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from closure_jax import config as config_lib
-from closure_jax.pages.comparison.estimates import Estimate, look_up, number
-from closure_jax.pages.comparison.runs import Model, Run, flat
-from closure_jax.pages.page import duration
+from closure_jax.errors import UserError
+from closure_jax.pages.comparison.estimates import Estimate
+from closure_jax.pages.comparison.runs import Model, Run
+from closure_jax.pages.results import baselines, flat, look_up, number, setting
+from closure_jax.tables import Table, duration, value_text
 
 Cell = Estimate | str | int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table: a sentence or two on how to read it, headings, rows; the last `notes` columns are text."""
-
-    intro: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    notes: int = 0
-
-
-# --- a row for each model ----------------------------------------------------------------------------------------------
 
 
 def _last_spread_ratio(run: Run) -> float | None:
@@ -51,19 +39,27 @@ def _each(model: Model, *keys: str) -> str | None:
     return ", ".join(dict.fromkeys(str(text) for text in texts if text is not None)) or None
 
 
+def _experiment_now(name: str, preset: str) -> dict[str, Any]:
+    """Fields of an experiment of the folder experiments/ as its file has them now; empty where there is none that loads."""
+    try:
+        files = [file for file in config_lib.experiments() if file.stem == name]
+        return flat(config_lib.to_dict(config_lib.load(f"{files[0]}:{preset}"))) if files else {}
+    except UserError:
+        return {}
+
+
 def _command(model: Model) -> str:
-    """The experiment's command, with the fields that are not as its preset, process and latent space have them now."""
+    """The experiment's command, with the fields that are not as its file has them now."""
     stored = model.runs[0].config
-    known: dict[str, Any] = {}
-    if model.preset in config_lib.PRESETS:
-        known = flat(config_lib.to_dict(config_lib.base(model.preset, model.process, model.latent)))
-    fields = {field: value for field, value in flat(stored).items() if field not in ("seed", "experiment", "preset")}
+    known = _experiment_now(str(model.setting("experiment")), model.preset)
+    given = ("seed", "experiment", "experiment_file", "preset")
+    fields = {field: setting(stored, field) for field in known if field not in given}
     changes = [
         f" --config.{field}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for field, value in fields.items()
-        if field in known and known[field] != value
+        if value is not None and known[field] != value
     ]
-    return f"./launch.sh experiments/{look_up(stored, 'experiment')}.py:{model.preset}" + "".join(changes)
+    return f"./launch.sh experiments/{model.setting('experiment')}.py:{model.preset}" + "".join(changes)
 
 
 Column = tuple[str, Callable[[Model], Cell]]
@@ -73,6 +69,11 @@ def _result(*keys: str | int) -> Callable[[Model], Cell]:
     return lambda model: model.estimate(*keys)
 
 
+def _alone(model: Model) -> Estimate | None:
+    """Error of the solver alone at the last time."""
+    return model.derived(lambda run: number(baselines(run.results), "no closure", "relative_error", -1))
+
+
 def _at(steps: int | None, measure: str) -> Callable[[Model], Cell]:
     """A measure at a number of sampler steps; None: at the best number."""
     return lambda model: model.at(steps or model.best_steps, measure)
@@ -80,8 +81,9 @@ def _at(steps: int | None, measure: str) -> Callable[[Model], Cell]:
 
 _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A priori": (
-        "The closure sampled for single states. Best: the number of sampler steps with the least CRPS. Error / floor, "
-        "spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is that against the exact mean.",
+        "The closure sampled for single states. Best: the number of sampler steps with the least CRPS, of runs without one "
+        "with the least error. Error / floor, spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is "
+        "that against the exact mean; all four are dashes where nobody knows the law of the closure.",
         (
             ("seeds", lambda model: len(model.runs)),
             ("best steps", lambda model: model.best_steps),
@@ -118,7 +120,7 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("sampler steps", lambda model: look_up(model.runs[0].results, "a_posteriori", "sampler_steps")),
             ("time units", _result("a_posteriori", "time", -1)),
             ("error", _result("a_posteriori", "relative_error", -1)),
-            ("no closure", _result("a_posteriori", "relative_error_no_closure", -1)),
+            ("no closure", _alone),
             ("spread / true spread", lambda model: model.derived(_last_spread_ratio)),
             ("CRPS", _result("a_posteriori", "crps", -1)),
             ("finite fraction", _result("a_posteriori", "finite_fraction")),
@@ -127,7 +129,7 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "Provenance": (
         "What the figures come from; the command gives them again, with --config.seed=N for other seeds.",
         (
-            ("seeds", lambda model: ", ".join(str(look_up(run.config, "seed")) for run in model.runs)),
+            ("seeds", lambda model: ", ".join(str(setting(run.config, "seed")) for run in model.runs)),
             ("trained at revision", lambda model: _each(model, "trained_revision") or _each(model, "revision")),
             ("judged at revision", lambda model: _each(model, "revision")),
             ("device", lambda model: _each(model, "device")),
@@ -157,7 +159,7 @@ def model_tables(models: Sequence[Model]) -> dict[str, Table]:
     for title, (intro, columns) in _COLUMNS.items():
         head = ("model", *(heading for heading, _ in columns))
         rows = [(model.name, *(get(model) for _, get in columns)) for model in models]
-        tables[title] = Table(intro, head, rows, notes=len(columns) if title in _TEXT_TABLES else 0)
+        tables[title] = Table(head, rows, len(columns) if title in _TEXT_TABLES else 0, intro)
     return tables
 
 
@@ -193,7 +195,7 @@ def latent_table(models: Sequence[Model]) -> Table:
         "same in full space; under 1 the map is smoother there. Straightness of the sampler's path from source to sample: 1 "
         "for a straight line, which one Euler step follows; the noise of an SDE counts."
     )
-    return Table(intro, head, rows)
+    return Table(head, rows, intro=intro)
 
 
 def settings_table(models: Sequence[Model]) -> Table:
@@ -212,7 +214,7 @@ def settings_table(models: Sequence[Model]) -> Table:
             for steps in sorted(int(text) for text in look_up(model.runs[0].results, *path) or {} if text.isdigit()):
                 cells = [model.estimate(*path, str(steps), measure) for measure in measures]
                 rows.append((model.name + schedule, steps, *cells))
-    return Table("Every measured setting.", ("model", "sampler steps", *measures.values()), rows)
+    return Table(("model", "sampler steps", *measures.values()), rows, intro="Every measured setting.")
 
 
 def _schedules(model: Model) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -225,27 +227,17 @@ def _schedules(model: Model) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def cell_text(cell: Any, seeds: int = 0) -> str:
-    """A cell as plain text, a dash where it is missing; with its own number of seeds where that is not the row's."""
-    if cell is None:
-        return "–"
+    """A cell as plain text, with its own number of seeds where that is not the row's."""
     if isinstance(cell, Estimate) and seeds > 1 and cell.count not in (0, seeds):
         return f"{cell} ({cell.count} seed{'s' if cell.count > 1 else ''})"
-    return str(cell)
+    return value_text(cell)
 
 
-def text_rows(table: Table) -> list[list[str]]:
-    """The rows as text."""
-    counts = [[cell.count for cell in row if isinstance(cell, Estimate)] for row in table.rows]
-    return [
-        [cell_text(cell, max(count, default=0)) for cell in row] for row, count in zip(table.rows, counts, strict=True)
-    ]
-
-
-def markdown(table: Table) -> str:
-    """The table in Markdown, numbers to the right."""
-    aligned = ["---", *["---:"] * (len(table.head) - 1 - table.notes), *["---"] * table.notes]
-    lines = [table.head, aligned, *text_rows(table)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+def as_text(table: Table) -> Table:
+    """The table with its estimates as text."""
+    counts = [max((cell.count for cell in row if isinstance(cell, Estimate)), default=0) for row in table.rows]
+    rows = [[cell_text(cell, count) for cell in row] for row, count in zip(table.rows, counts, strict=True)]
+    return Table(table.head, rows, table.notes, table.intro)
 
 
 def to_csv(models: Sequence[Model]) -> str:

@@ -1,8 +1,7 @@
-"""The figures of a report, each as the bytes of an image.
+"""The report's curves: training, spectra, sampler steps, and the solver coupled to the closure.
 
-A curve that is missing (None) or has gaps is drawn as far as it goes, and a field that is not finite is drawn grey: the
-report of a run that went wrong is the one that is needed most. Fields are (n, n) with x first, and drawn with x to the right
-and y upwards. Units: vorticity 1/time, closure 1/time^2, lengths and times nondimensional.
+A curve that is missing (None) or has gaps is drawn as far as it goes. Units: vorticity 1/time, closure 1/time^2, lengths and
+times nondimensional.
 """
 
 import math
@@ -12,42 +11,38 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
 from closure_jax.pages import drawing
 from closure_jax.pages.drawing import WIDTH, steps_text
+from closure_jax.pages.results import baselines
+from closure_jax.pages.run.fields import clock
+from closure_jax.pages.run.style import MODEL, NO_CLOSURE, REFERENCE, TRUTH, Arrays, baseline_styles
 
-Arrays = Mapping[str, np.ndarray]
-
-DIVERGING = "RdBu_r"
-SEQUENTIAL = "viridis"
-TRUTH = {"color": "#222222", "linewidth": 2.8}
-MODEL = {"color": "#1f83d6", "linewidth": 1.5}
-NO_CLOSURE = {"color": "#d55e00", "linewidth": 1.5, "linestyle": "--"}
-REFERENCE = {"color": "#777777", "linewidth": 1.2, "linestyle": ":"}
-
-
-def color_limit(*fields: np.ndarray | float) -> float:
-    """The largest magnitude in the fields, rounded up to two digits; 1 where nothing is finite or all is zero."""
-    values = np.concatenate([np.abs(np.ravel(field)) for field in fields])
-    values = values[np.isfinite(values)]
-    largest = float(values.max()) if values.size else 0.0
-    if largest == 0:
-        return 1.0
-    unit = 10.0 ** (math.floor(math.log10(largest)) - 1)
-    return math.ceil(largest / unit) * unit
-
-
-def _field(axes: Axes, field: np.ndarray, limits: tuple[float, float], cmap: str, length: float) -> AxesImage:
-    """Draws one field without ticks; colours are clipped to `limits`, grey where it is not finite."""
-    axes.set(xticks=[], yticks=[], facecolor="#bbbbbb")
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    field = np.ma.masked_invalid(np.asarray(field, dtype=float).T)
-    return axes.imshow(field, origin="lower", extent=(0, length, 0, length), cmap=cmap, vmin=limits[0], vmax=limits[1])
+CAPTIONS = {
+    "training_curves": """Loss of each training phase against its step, log scale. Validation that turns up while
+        training still falls means over-fitting; a curve that still falls at its end was stopped early.""",
+    "a_priori_spectra": """Variance of the closure by shell of wavenumber, without k = 0, cut eight decades under the
+        peak. Left: the whole field; its large scales are advection. Right: its random part, each sample less the
+        mean. A curve under the exact one has too little noise at that scale; a flat or rising tail is white noise of
+        the model.""",
+    "sampler_steps": """Left: the error against the truth cannot fall below the floor, the error of the exact
+        conditional mean; the error against the exact mean is what a better model could still lose. Middle: 1 is
+        perfect; a spread under 1 is an over-confident ensemble, as few steps of an ODE sampler give. Right: what one
+        sample costs.""",
+    "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
+        the ensemble mean; “no closure” is the solver alone. Middle: the two ensembles should spread alike; a sample
+        held over several time steps makes the model's too wide. Right: lower is better; the dotted line is what a
+        Gaussian ensemble with the true spread scores, spread / √π.""",
+    "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
+        over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",
+    "rollout_pdf": """Distribution of the vorticity's values over the domain. On the log scale the tails can be read:
+        they are the strongest vortices.""",
+}
+STEPS_WITHOUT_LAW = """Left: the error against the truth. Middle: spread and CRPS of the samples in the closure's unit; the
+    law of this problem is unknown, so there is no exact value to compare them with. Right: what one sample costs."""
+"""Caption of `sampler_steps` where the law of the closure is unknown."""
 
 
 @drawing.png
@@ -77,75 +72,6 @@ def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
 
 
 @drawing.png
-def a_priori_fields(arrays: Arrays) -> Figure:
-    """One row a state: condition, truth, samples, means, the mean's error, and the spread of the samples."""
-    condition, truth, samples = (arrays[f"a_priori_{name}"] for name in ("vorticity", "truth", "samples"))
-    exact, mean, spread = (arrays[f"a_priori_{name}"] for name in ("exact_mean", "mean", "spread"))
-    deviation = float(arrays["noise_standard_deviation"])
-    closures = [("truth", truth), *((f"sample {i + 1}", samples[:, i]) for i in range(min(2, samples.shape[1])))]
-    closures += [("mean of samples", mean), ("exact mean", exact)]
-    groups = (
-        ("vorticity w (1/time)", _symmetric(condition), [("condition", condition)]),
-        ("closure H (1/time²), one scale", _symmetric(truth, exact), closures),
-        ("own scale (1/time²)", _symmetric(mean - exact), [("mean − exact", mean - exact)]),
-        (f"exact: {deviation:.2g} (1/time²)", (0.0, color_limit(spread, 1.2 * deviation)), [("spread", spread)]),
-    )
-    figure, panels, bars = _field_groups(groups, float(arrays["domain_length"]))
-    bars[-1].axvline(deviation, color="white", linewidth=2)
-    for axes, time in zip(panels, arrays["a_priori_time"], strict=True):
-        axes.set_ylabel(f"t = {time:.4g}")
-    return figure
-
-
-def signed(value: float) -> str:
-    """Two digits, with a true minus sign."""
-    return f"{value:.2g}".replace("-", "−")
-
-
-def _symmetric(*fields: np.ndarray) -> tuple[float, float]:
-    """Limits of colour that put zero in the middle."""
-    return -color_limit(*fields), color_limit(*fields)
-
-
-def _field_groups(groups: Sequence[tuple], length: float) -> tuple[Figure, list[Axes], list[Axes]]:
-    """Groups of columns of square fields, each group over its own bar of colours; limits from zero are sequential.
-
-    A group is (label, limits, [(title, fields (K, n, n)), ...]). Panels are placed by hand: automatic layouts leave
-    holes between squares. Returns the figure, the first column's panels and the bars.
-    """
-    rows, columns = len(groups[0][2][0][1]), sum(len(group) for _, _, group in groups)
-    left, right, gap, group_gap, top, bottom = 0.3, 0.15, 0.07, 0.36, 0.28, 0.62
-    side = (WIDTH - left - right - gap * (columns - len(groups)) - group_gap * (len(groups) - 1)) / columns
-    height = top + rows * (side + gap) + bottom
-    figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
-
-    def place(x: float, y: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((x / WIDTH, y / height, wide / WIDTH, high / height))
-
-    first, bars, x = [], [], left
-    for label, limits, group in groups:
-        start, cmap = x, DIVERGING if limits[0] < 0 else SEQUENTIAL
-        for title, fields in group:
-            panels = [place(x, height - top - side - i * (side + gap), side, side) for i in range(rows)]
-            images = [_field(axes, field, limits, cmap, length) for axes, field in zip(panels, fields, strict=True)]
-            panels[0].set_title(title, fontsize=9.5)
-            first, x = first or panels, x + side + gap
-        bars.append(place(start, bottom - 0.12, x - gap - start, 0.1))
-        bar = figure.colorbar(images[0], cax=bars[-1], orientation="horizontal")
-        bar.set_ticks(
-            [limits[0], sum(limits) / 2, limits[1]],
-            labels=[signed(limits[0]), "0" if limits[0] < 0 else "", signed(limits[1])],
-        )
-        for text, side_of_tick in zip(bars[-1].get_xticklabels(), ("left", "center", "right"), strict=True):
-            text.set_horizontalalignment(side_of_tick)
-        bar.set_label(label)
-        bar.outline.set_visible(False)
-        x += group_gap - gap
-    return figure, first, bars
-
-
-@drawing.png
 def a_priori_spectra(arrays: Arrays) -> Figure:
     """Power of the closure, and of its random part at several sampler steps, by shell of wavenumber."""
     figure, ((closure, noise),) = drawing.panels(1, 2, (WIDTH, 3.9))
@@ -158,10 +84,10 @@ def a_priori_spectra(arrays: Arrays) -> Figure:
         closure,
         shells,
         arrays["closure_spectrum_model"],
-        label="model, " + steps_text(arrays["a_priori_steps"]),
+        label="model, " + steps_text(int(arrays["a_priori_steps"])),
         **MODEL,
     )
-    drawing.plot(noise, shells, arrays["noise_spectrum_exact"], label="exact", **TRUTH)
+    drawing.plot(noise, shells, arrays.get("noise_spectrum_exact"), label="exact", **TRUTH)
     colors = matplotlib.colormaps["plasma"](np.linspace(0.1, 0.85, len(arrays["noise_spectrum_steps"])))
     for count, spectrum, color in zip(
         arrays["noise_spectrum_steps"], arrays["noise_spectrum_model"], colors, strict=True
@@ -176,24 +102,30 @@ def a_priori_spectra(arrays: Arrays) -> Figure:
 
 @drawing.png
 def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: float | None) -> Figure:
-    """Error, ratios to the exact law, and cost against the number of sampler steps."""
+    """Error, spread and CRPS, and cost against the number of sampler steps.
+
+    Spread and CRPS are ratios to the exact law; without it (no ratio is known) they are shown in the closure's unit.
+    """
     figure, ((error, ratio, cost),) = drawing.panels(1, 3, (WIDTH, 3.3))
     steps = list(by_steps)
+    known = law_known(by_steps)
     drawing.label(error, "sampler steps", "relative to the norm of H", "error of the mean of samples", "log", "log")
-    drawing.label(ratio, "sampler steps", "ratio to the exact law", "spread and CRPS", "log")
+    unit = "ratio to the exact law" if known else "1/time²"
+    drawing.label(ratio, "sampler steps", unit, "spread and CRPS", "log")
     drawing.label(cost, "sampler steps", "milliseconds per sample", "cost", "log", "log")
     for axes, key, style in (
         (error, "relative_error", {"label": "against the truth", **MODEL}),
         (error, "excess_error", {"label": "against the exact mean", **NO_CLOSURE}),
-        (ratio, "spread_ratio", {"label": "spread", **MODEL}),
-        (ratio, "crps_ratio", {"label": "CRPS", **NO_CLOSURE}),
+        (ratio, "spread_ratio" if known else "spread", {"label": "spread", **MODEL}),
+        (ratio, "crps_ratio" if known else "crps", {"label": "CRPS", **NO_CLOSURE}),
         (cost, "milliseconds_per_sample", {"label": "model", **MODEL}),
     ):
         drawing.plot(axes, steps, [by_steps[step].get(key) for step in steps], **style)
     if floor is not None and math.isfinite(floor) and floor > 0:
         error.axhline(floor, label="floor", **REFERENCE)
-    ratio.axhline(1, label="exact", **REFERENCE)
-    ratio.set_ylim(0, max(1.2, ratio.get_ylim()[1]))
+    if known:
+        ratio.axhline(1, label="exact", **REFERENCE)
+        ratio.set_ylim(0, max(1.2, ratio.get_ylim()[1]))
     for axes in (error, ratio, cost):
         axes.set_xticks(steps, labels=[str(step) for step in steps])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -201,26 +133,42 @@ def sampler_steps(by_steps: Mapping[int, Mapping[str, float | None]], floor: flo
     return figure
 
 
+def law_known(by_steps: Mapping[int, Mapping[str, float | None]]) -> bool:
+    """Whether some measure against the exact law of the closure is known."""
+    ratios = ("over_floor", "excess_error", "spread_ratio", "crps_ratio")
+    return any(values.get(key) is not None for values in by_steps.values() for key in ratios)
+
+
 @drawing.png
-def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
-    """Relative error, ensemble spread and CRPS over time, from the lists of results.json's `a_posteriori`."""
+def rollout_scores(results: Mapping[str, Any], arrays: Arrays) -> Figure:
+    """Relative error, ensemble spread and CRPS over time of the model and of each baseline.
+
+    Args:
+      results: results.json, of which `a_posteriori` is drawn.
+      arrays: for `start_time`.
+    """
+    scores = results.get("a_posteriori") or {}
     figure, ((error, spread, crps),) = drawing.panels(1, 3, (WIDTH, 3.3), sharex=True)
     time, x = scores.get("time"), f"time since the start at t = {float(arrays['start_time']):g}"
     drawing.label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
     drawing.label(spread, x, "standard deviation (1/time)", "ensemble spread")
     drawing.label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
-    for key, label, style in (
-        ("relative_error", "model", MODEL),
-        ("relative_error_no_closure", "no closure", NO_CLOSURE),
-    ):
-        if time and scores.get(key):  # all start at the same state: the first value is rounding, and off any log scale
-            drawing.plot(error, time[1:], scores[key][1:], label=label, **style)
     drawing.plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
-    drawing.plot(spread, time, scores.get("spread"), label="model", **MODEL)
     if scores.get("spread_truth"):
         gaussian = np.array(scores["spread_truth"], dtype=float) / math.sqrt(math.pi)
         drawing.plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
-    drawing.plot(crps, time, scores.get("crps"), label="model", **MODEL)
+    others = baselines(results)
+    styles = baseline_styles(others)
+    for name, measures, style in (
+        ("model", scores, MODEL),
+        *((name, measures, styles[name]) for name, measures in others.items()),
+    ):
+        if time and measures.get("relative_error"):
+            # All start at the same state: the first value is rounding, and off any log scale.
+            drawing.plot(error, time[1:], measures["relative_error"][1:], label=name, **style)
+        for axes, key in ((spread, "spread"), (crps, "crps")):
+            if any(measures.get(key) or ()):  # without noise there is no spread to draw
+                drawing.plot(axes, time, measures[key], label=name, **style)
     for axes in (error, spread, crps):
         drawing.legend(axes)
     for axes in (spread, crps):
@@ -228,35 +176,20 @@ def rollout_scores(scores: Mapping[str, Any], arrays: Arrays) -> Figure:
     return figure
 
 
-@drawing.png
-def rollout_fields(arrays: Arrays) -> Figure:
-    """Vorticity of the truth, one member and the run without closure (rows) at the recorded times (columns)."""
-    rows = (("truth", "field_truth"), ("model", "field_model"), ("no closure", "field_no_closure"))
-    length, scale, times = float(arrays["domain_length"]), color_limit(arrays["field_truth"]), arrays["field_time"]
-    figure, panels = drawing.panels(len(rows), len(times), (2.55 * len(times) + 1.4, 8.1))
-    for i, (name, key) in enumerate(rows):
-        for j, field in enumerate(arrays[key]):
-            image = _field(panels[i, j], field, (-scale, scale), DIVERGING, length)
-        panels[i, 0].set_ylabel(f"{name}\ny", fontsize=10.5)
-        panels[i, 0].set_yticks([0, length])
-    for j, time in enumerate(times):
-        panels[0, j].set_title(_clock(arrays, time))
-        panels[2, j].set(xticks=[0, length], xlabel="x")
-    bar = figure.colorbar(image, ax=panels, location="right", aspect=35, shrink=0.7, extend="both", pad=0.02)
-    bar.set_label("vorticity w (1/time)")
-    bar.outline.set_visible(False)
-    return figure
-
-
-def _clock(arrays: Arrays, time: float) -> str:
-    """A time counted from the rollout's start, with the flow's time it started at."""
-    return f"t = {float(arrays['start_time']):g} + {float(time):.3g}"
-
-
 def _compare(axes: Axes, x: np.ndarray, arrays: Arrays, quantity: str, j: int) -> None:
-    """Truth, model and no closure of one quantity at the j-th time."""
-    for name, style in (("truth", TRUTH), ("model", MODEL), ("no closure", NO_CLOSURE)):
-        drawing.plot(axes, x, arrays[f"{quantity}_{name.replace(' ', '_')}"][j], label=name, **style)
+    """Truth, model and, where it was run, no closure of one quantity.
+
+    Args:
+      axes: where it is drawn.
+      x: (m,) abscissa.
+      arrays: with (times, m) arrays `quantity_truth`, `quantity_model`, `quantity_no_closure`.
+      quantity: `energy`, `enstrophy` or `pdf`.
+      j: number of the recorded time.
+    """
+    for name, style in (("truth", TRUTH), ("model", MODEL)):
+        drawing.plot(axes, x, arrays[f"{quantity}_{name}"][j], label=name, **style)
+    if f"{quantity}_no_closure" in arrays:
+        drawing.plot(axes, x, arrays[f"{quantity}_no_closure"][j], label="no closure", **NO_CLOSURE)
 
 
 @drawing.png
@@ -268,7 +201,7 @@ def rollout_spectra(arrays: Arrays) -> Figure:
     rows = (("energy", "energy in shell (length²/time²)"), ("enstrophy", "enstrophy in shell (1/time²)"))
     for row, (quantity, label) in zip(panels, rows, strict=True):
         for j, axes in enumerate(row):
-            title = _clock(arrays, times[j]) if quantity == "energy" else ""
+            title = clock(arrays, times[j]) if quantity == "energy" else ""
             x = drawing.WAVENUMBER if quantity == "enstrophy" else ""
             drawing.label(axes, x, label if j == 0 else "", title, "log", "log")
             _compare(axes, shells, arrays, quantity, j)
@@ -285,7 +218,7 @@ def rollout_pdf(arrays: Arrays) -> Figure:
     figure, (row,) = drawing.panels(1, len(times), (WIDTH, 3.3), sharex=True, sharey=True)
     for j, axes in enumerate(row):
         y = "probability density (time)" if j == 0 else ""
-        drawing.label(axes, "vorticity w (1/time)", y, _clock(arrays, times[j]), y_scale="log")
+        drawing.label(axes, "vorticity w (1/time)", y, clock(arrays, times[j]), y_scale="log")
         _compare(axes, arrays["pdf_vorticity"], arrays, "pdf", j)
     drawing.cut_decades(row, 5)
     drawing.legend(row[0], loc="lower center")

@@ -1,13 +1,14 @@
 """The report's figures of latent geometry, their captions, and how to read each measure of `latent_geometry`."""
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from closure_jax.pages.drawing import WIDTH, label, legend, panels, png
-from closure_jax.pages.run.figures import MODEL, REFERENCE, SEQUENTIAL, TRUTH, Arrays
+from closure_jax.pages.run.style import MODEL, REFERENCE, SEQUENTIAL, TRUTH, Arrays
 
 NOTES = {
     "distance_correlation": "Correlation of latent with full distances over all pairs of states: 1 is a similarity.",
@@ -48,21 +49,21 @@ def latent_embedding(arrays: Arrays) -> Figure:
     """Two principal components of the full and the latent space (columns) for both fields (rows), coloured by time."""
     times = arrays["geometry_time"]
     figure, grid = panels(2, 2, (0.86 * WIDTH, 8.4), sharex="row", sharey="row")
-    shade = matplotlib.colors.Normalize(float(times[0]), float(max(times[-1], np.nextafter(times[0], np.inf))))
+    shade = Normalize(float(times[0]), float(max(times[-1], np.nextafter(times[0], np.inf))))
     for row, (field, name) in zip(grid, _FIELDS.items(), strict=True):
         shares = arrays[f"geometry_{field}_explained"]
         for axes, space, share in zip(row, ("full", "latent"), shares, strict=True):
             held = f"{100 * share:.0f} % of the variance" if np.isfinite(share) else "no variance"
             label(axes, "component 1", "component 2" if space == "full" else "", f"{name}, {space} space ({held})")
             _trajectories(axes, arrays[f"geometry_{field}_embedding_{space}"], times, shade)
-    colors = matplotlib.cm.ScalarMappable(shade, SEQUENTIAL)
+    colors = ScalarMappable(shade, SEQUENTIAL)
     bar = figure.colorbar(colors, ax=grid, location="right", aspect=40, shrink=0.7, pad=0.02)
     bar.set_label("time t")
     bar.outline.set_visible(False)
     return figure
 
 
-def _trajectories(axes: Axes, points: np.ndarray, times: np.ndarray, shade: matplotlib.colors.Normalize) -> None:
+def _trajectories(axes: Axes, points: np.ndarray, times: np.ndarray, shade: Normalize) -> None:
     """Draws (trajectories, snapshots, 2) as thin lines and dots."""
     for track in np.ma.masked_invalid(points):
         pieces = np.ma.stack([track[:-1], track[1:]], axis=1)

@@ -1,0 +1,83 @@
+"""What fields of different sections demand of each other; a rule on one field stands in its class."""
+
+from typing import TYPE_CHECKING
+
+from closure_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from closure_jax.config.experiment import Experiment
+
+
+def check(experiment: "Experiment") -> None:
+    """Raises UserError, in one line, for the first rule that does not hold."""
+    for holds, message in _sizes(experiment) + _times(experiment) + _rollouts(experiment):
+        if not holds:
+            raise UserError(f"--config.{message}")
+
+
+def _sizes(e: "Experiment") -> list[tuple[bool, str]]:
+    resolution, modes = e.latent_shape[0], getattr(e.network, "modes", 0)
+    joint = (e.config.latent.kind == "joint", e.config.program.kind == "joint")
+    return [
+        (
+            2 * modes <= resolution,
+            f"network.modes={modes}: expected at most half of the latent's {resolution} points a side",
+        ),
+        (
+            joint != (True, False) or ":" in e.config.program.kind,
+            f"latent.kind=joint with program.kind = {e.config.program.kind}: expected program.kind = joint as well",
+        ),
+        (
+            joint != (False, True),
+            f"program.kind=joint with latent.kind = {e.config.latent.kind}: expected latent.kind = joint as well",
+        ),
+    ]
+
+
+def _times(e: "Experiment") -> list[tuple[bool, str]]:
+    data = e.data
+    interval = data.snapshot_every * e.problem.dt
+    snapshots = (data.end - data.burn_in) / interval
+    return [
+        (
+            snapshots >= 2,
+            f"data.snapshot_every={data.snapshot_every}: expected at least 2 snapshots between data.burn_in ="
+            f" {data.burn_in} and data.end = {data.end}",
+        ),
+        (
+            abs(snapshots - round(snapshots)) < 1e-6
+            and abs(data.burn_in / interval - round(data.burn_in / interval)) < 1e-6,
+            f"data.snapshot_every={data.snapshot_every}: expected data.burn_in = {data.burn_in} and data.end = {data.end} to"
+            f" be whole multiples of snapshot_every * problem.dt = {interval:g}",
+        ),
+    ]
+
+
+def _rollouts(e: "Experiment") -> list[tuple[bool, str]]:
+    if e.problem.solver() is None:
+        return []
+    data, ev, dt = e.data, e.evaluation, e.problem.dt
+    interval, per_unit = data.snapshot_every * dt, round(1.0 / dt)
+    return [
+        (
+            abs(per_unit * dt - 1) < 1e-6,
+            f"problem.dt={dt}: expected a time unit to be a whole number of steps, such as 1e-3",
+        ),
+        (
+            per_unit % e.coupling.period == 0,
+            f"coupling.period={e.coupling.period}: expected a divisor of the steps in one time unit, 1 / problem.dt ="
+            f" {1 / dt:g}",
+        ),
+        (
+            data.burn_in + interval <= ev.rollout_start + 1e-9
+            and ev.rollout_start <= data.end + 1e-9
+            and abs(ev.rollout_start / interval - round(ev.rollout_start / interval)) < 1e-6,
+            f"evaluation.rollout_start={ev.rollout_start}: expected a stored time, from data.burn_in + {interval:g} ="
+            f" {data.burn_in + interval:g} to data.end = {data.end} in steps of {interval:g}",
+        ),
+        (
+            ev.rollout_states <= data.test_trajectories,
+            f"evaluation.rollout_states={ev.rollout_states}: expected at most data.test_trajectories ="
+            f" {data.test_trajectories}",
+        ),
+    ]

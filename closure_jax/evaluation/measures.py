@@ -1,0 +1,99 @@
+"""What is said of samples and of rollouts, in three tables; names are keys of results.json.
+
+A new measure is an entry of the table whose arguments it needs, or an argument `measures` of `a_priori.evaluate` and
+`a_posteriori.evaluate`, which an experiment passes without an entry.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from closure_jax.evaluation import metrics
+from closure_jax.problems.base import Law, Problem
+
+SampleMeasure = Callable[[np.ndarray, np.ndarray], float]
+"""(samples (states, samples, n, n), truth (states, n, n)) -> number."""
+
+RolloutMeasure = Callable[[np.ndarray, np.ndarray, Problem], Sequence[float]]
+"""(ensemble, true ensemble, problem) -> a number for each time; ensembles are (time, states, members, n, n)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgingLaw:
+    """The law of the closure with one draw of it for each state, `truth` (states, n, n)."""
+
+    law: Law
+    truth: np.ndarray
+
+    @functools.cached_property
+    def floor(self) -> float:
+        """Relative error of the exact mean: what no model can beat."""
+        return metrics.relative_error(self.law.mean, self.truth)
+
+    @functools.cached_property
+    def crps(self) -> float:
+        """CRPS of the exact law; nan without noise."""
+        law = self.law
+        return metrics.gaussian_crps(law.mean, law.deviation, self.truth) if law.deviation > 0 else float("nan")
+
+
+LawMeasure = Callable[[np.ndarray, JudgingLaw], float]
+"""(samples (states, samples, n, n), law) -> number; entered where a problem knows its law."""
+
+
+def _mean_error(samples: np.ndarray, truth: np.ndarray) -> float:
+    return metrics.relative_error(samples.mean(axis=1), truth)
+
+
+def _ratio(value: float, unit: float) -> float:
+    return value / unit if unit > 0 else float("nan")
+
+
+OF_SAMPLES: dict[str, SampleMeasure] = {
+    "relative_error": _mean_error,
+    "spread": lambda samples, truth: metrics.rms_spread(samples),
+    "mean_squared_error": lambda samples, truth: float(np.mean((samples.mean(axis=1) - truth) ** 2)),
+    "crps": lambda samples, truth: metrics.ensemble_crps(samples, truth[:, None]),
+}
+"""Of samples against one draw of the truth for each state."""
+
+OF_LAW: dict[str, LawMeasure] = {
+    "over_floor": lambda samples, known: _ratio(_mean_error(samples, known.truth), known.floor),
+    "excess_error": lambda samples, known: _mean_error(samples, known.law.mean),
+    "spread_ratio": lambda samples, known: _ratio(metrics.rms_spread(samples), known.law.deviation),
+    "noise_spectrum_error": lambda samples, known: metrics.log_spectrum_error(
+        metrics.deviation_spectrum(samples), known.law.spectrum
+    ),
+    "crps_ratio": lambda samples, known: metrics.ensemble_crps(samples, known.truth[:, None]) / known.crps,
+}
+"""Of samples against the law, where it is known."""
+
+
+def by_time(measure: Callable[[np.ndarray, np.ndarray], float]) -> RolloutMeasure:
+    """A measure of two ensembles (states, members, n, n) as one of rollouts, time by time."""
+    return lambda fields, truth, problem: [measure(one, true) for one, true in zip(fields, truth, strict=True)]
+
+
+OF_ROLLOUTS: dict[str, RolloutMeasure] = {
+    "relative_error": by_time(lambda fields, truth: metrics.relative_error(fields.mean(axis=1), truth.mean(axis=1))),
+    "spread": by_time(lambda fields, truth: metrics.rms_spread(fields)),
+    "crps": by_time(metrics.ensemble_crps),
+}
+"""Of an ensemble against that of the true system; the model and every baseline alike."""
+
+
+def judge(
+    samples: np.ndarray, truth: np.ndarray, known: JudgingLaw | None, more: Mapping[str, SampleMeasure]
+) -> dict[str, float]:
+    """All measures of the samples, by name.
+
+    Args:
+      samples: (states, samples, n, n).
+      truth: (states, n, n).
+      known: the law, where it is known; its measures are left out otherwise.
+      more: measures beside the table's.
+    """
+    found = {name: measure(samples, truth) for name, measure in (OF_SAMPLES | dict(more)).items()}
+    return found | {name: measure(samples, known) for name, measure in OF_LAW.items() if known is not None}

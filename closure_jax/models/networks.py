@@ -1,0 +1,6 @@
+"""Transport networks by name."""
+
+from closure_jax.models.velocity_field import FourierVelocityField
+
+NETWORKS: dict[str, type] = {"fourier": FourierVelocityField}
+"""Flax modules that satisfy the interface in `velocity_field`; their fields but `channels` and `times` are configuration."""

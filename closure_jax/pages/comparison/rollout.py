@@ -1,0 +1,164 @@
+"""The coupled solver of several models: a table with the truth and the baselines, and figures, each as the bytes of a PNG."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from closure_jax.pages import drawing
+from closure_jax.pages.comparison import style
+from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
+from closure_jax.pages.comparison.runs import Model, Run
+from closure_jax.pages.comparison.tables import Cell
+from closure_jax.pages.results import baselines, look_up, number
+from closure_jax.tables import Table
+
+CAPTIONS = {
+    "rollout": """The coupled solver over time: error of the ensemble mean against the true ensemble's, and ensemble spread
+        over the true one, for which 1 is perfect. A sample held over several time steps makes the spread too wide.""",
+    "energy_spectra": """Kinetic energy by shell of wavenumber at the rollout's last time, up to ten decades under the
+        peak; right: over the truth.""",
+}
+"""How to read each figure, by name."""
+
+
+def rollout_table(models: Sequence[Model]) -> Table:
+    """Models, the truth and the baselines in the solver: errors at three times, spread and CRPS at the end, cost.
+
+    What does not depend on a model, the truth and the baselines, has one row a preset, from the first model that has it.
+    """
+    rows: list[Sequence[Cell]] = []
+    several = len({model.preset for model in models}) > 1
+    for preset in dict.fromkeys(model.preset for model in models):
+        others: dict[str, Sequence[Cell]] = {}
+        for model in (model for model in models if model.preset == preset):
+            if not any(look_up(run.results, "a_posteriori") for run in model.runs):
+                continue
+            rows.append((model.name, *_rollout_cells(model, lambda run: look_up(run.results, "a_posteriori"))))
+            label = f", {preset}" if several else ""
+            others.setdefault("truth" + label, _rollout_cells(model, _truth))
+            for name in dict.fromkeys(name for run in model.runs for name in baselines(run.results)):
+                cells = _rollout_cells(model, lambda run, name=name: baselines(run.results).get(name))
+                others.setdefault(name + label, cells)
+        rows += [(name, *cells) for name, cells in others.items() if any(cell is not None for cell in cells)]
+    head = (
+        "in the solver",
+        *("error at the first time", "in the middle", "at the end"),
+        *("spread at the end", "CRPS at the end", "finite fraction", "s per time unit"),
+    )
+    intro = (
+        "The closures beside the truth and what else was run in the solver from the same starts; “no closure” is the solver "
+        "alone. Error of the ensemble mean relative to the true one, spread and CRPS of the vorticity in 1/time."
+    )
+    return Table(head, rows, intro=intro)
+
+
+def _truth(run: Run) -> dict[str, Any]:
+    """The true ensemble's measures, under the names of a model's."""
+    rollout = look_up(run.results, "a_posteriori") or {}
+    return {
+        "spread": rollout.get("spread_truth"),
+        "seconds_per_time_unit": rollout.get("seconds_per_time_unit_truth"),
+    }
+
+
+def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimate | None]:
+    """Cells of `rollout_table` after the name; `measures` gives the measures of one closure in a run's rollout."""
+
+    def estimate(*path: str | int) -> Estimate | None:
+        return interval([number(measures(run), *path) for run in model.runs])
+
+    time = look_up(model.runs[0].results, "a_posteriori", "time") or []
+    places = [1, len(time) // 2, -1] if len(time) > 1 else []
+    errors = [estimate("relative_error", place) for place in places] or [None] * 3
+    whole = [estimate(key) for key in ("finite_fraction", "seconds_per_time_unit")]
+    return [*errors, estimate("spread", -1), estimate("crps", -1), *whole]
+
+
+@style.small_png
+def rollout(models: Sequence[Model]) -> Figure:
+    """Relative error and spread ratio of the coupled ensemble against time, with the solver alone."""
+    figure, (panels,) = drawing.panels(1, 2, style.size_beside_legend(len(models) + 1))
+    styles, x = style.model_styles(models), "time since the start"
+    drawing.label(panels[0], x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
+    drawing.label(panels[1], x, "ratio to the true one", "ensemble spread")
+    for place, model in enumerate(models):
+        time, error, spread, truth = (
+            _after_start(model.curve("a_posteriori", name))
+            for name in ("time", "relative_error", "spread", "spread_truth")
+        )
+        line = style.sparse(styles[model.name], len(time), place)
+        if time.shape == error.shape:
+            drawing.plot(panels[0], time, error, label=model.name, **line)
+        if time.shape == spread.shape == truth.shape:
+            ratio = np.divide(spread, truth, out=np.full_like(spread, np.nan), where=truth > 0)
+            drawing.plot(panels[1], time, ratio, label=model.name, **line)
+    _baseline_errors(panels[0], models)
+    panels[1].axhline(1, **style.REFERENCE)
+    panels[1].set_ylim(0, min(5, panels[1].get_ylim()[1]))
+    drawing.mark_outside(panels[1])
+    style.legend_beside(figure, panels)
+    return figure
+
+
+def _after_start(curve: np.ndarray) -> np.ndarray:
+    """A curve over time without its start, where all are one state: the error is rounding, and the spread zero."""
+    return curve[1:]
+
+
+def _baseline_errors(axes: Axes, models: Sequence[Model]) -> None:
+    """Error of each baseline over time, once a preset: it does not depend on the model, and has the line of its name."""
+    seen: dict[str, dict[str, Any]] = {}
+    drawn: set[tuple[str, str]] = set()
+    for model in models:
+        for name in dict.fromkeys(name for run in model.runs for name in baselines(run.results)):
+            lists = [look_up(baselines(run.results).get(name), "relative_error") for run in model.runs]
+            curves = [np.array(values, dtype=float) for values in lists if isinstance(values, list)]
+            error, time = _after_start(mean_curve(curves)), _after_start(model.curve("a_posteriori", "time"))
+            if (name, model.preset) in drawn or time.shape != error.shape or not time.size:
+                continue
+            drawn.add((name, model.preset))
+            label = {} if name in seen else {"label": name}
+            line = seen.setdefault(name, style.baseline(len(seen)))
+            drawing.plot(axes, time, error, **label, **line)
+
+
+@style.small_png
+def energy_spectra(models: Sequence[Model]) -> Figure:
+    """Energy by shell of wavenumber at the rollout's last time, and over the truth."""
+    figure, (panels,) = drawing.panels(1, 2, style.size_beside_legend(len(models) + 2))
+    drawing.label(panels[0], drawing.WAVENUMBER, "energy in shell (length²/time²)", "energy", "log", "log")
+    drawing.label(panels[1], drawing.WAVENUMBER, "ratio to the true one", "energy over the truth", "log", "log")
+    shown, styles = 3, style.model_styles(models)
+    last = [model for model in models if energy_at_end(model, "model") is not None]
+    curves = [(model.name, model, "model", styles[model.name]) for model in last]
+    for place, (name, model, which, line) in enumerate(
+        [*curves, ("no closure", last[0], "no_closure", style.NO_CLOSURE)]
+    ):
+        energy, truth = energy_at_end(model, which), energy_at_end(model, "truth")
+        if energy is None or truth is None or energy.shape != truth.shape:
+            continue
+        ratio = style.shell_ratio(energy, truth, 1e-10)
+        if place == 0:
+            drawing.plot(panels[0], np.arange(len(truth)), truth, label="truth", **style.TRUTH)
+        shown = max(shown, len(ratio))
+        line = style.sparse(line, len(ratio), place) if which == "model" else line
+        drawing.plot(panels[0], np.arange(len(ratio)), energy[: len(ratio)], label=name, **line)
+        drawing.plot(panels[1], np.arange(len(ratio)), ratio, label=name, **line)
+    drawing.cut_decades([panels[0]], 10)
+    panels[1].axhline(1, **style.REFERENCE)
+    low, high = panels[1].get_ylim()
+    panels[1].set_ylim(max(low, 0.05), min(high, 20))
+    drawing.mark_outside(panels[1])
+    for axes in panels:
+        drawing.wavenumber_ticks(axes, shown)
+    style.legend_beside(figure, panels)
+    return figure
+
+
+def energy_at_end(model: Model, which: str) -> np.ndarray | None:
+    """Energy spectrum at the rollout's last time, None where the runs have none."""
+    spectra = model.array(f"energy_{which}")
+    return spectra[-1] if spectra.ndim == 2 else None

@@ -1,0 +1,86 @@
+"""What a run left, as nested mappings: numbers out of results.json, fields of config.json under their present names.
+
+Runs may be of older versions: what a file does not have, or has as null, is None here and a dash on a page.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED = {
+    "problem.dt": "flow.dt",
+    "problem.domain_length": "flow.domain_length",
+    "coupling.period": "evaluation.rollout_hold",
+    "transport.prediction": "network.prediction",
+}
+"""Fields of the configuration by their present names, and what older runs call them."""
+
+NO_CLOSURE = "no closure"
+"""What pages call the solver alone, the baseline `none`."""
+
+
+def look_up(tree: Any, *keys: str | int) -> Any:
+    """The value at a path of keys (names, places in lists); None where the path ends early."""
+    for key in keys:
+        try:
+            tree = tree[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def number(tree: Any, *keys: str | int) -> float | None:
+    """The finite number at a path, or None."""
+    value = look_up(tree, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def setting(config: Mapping[str, Any], name: str) -> Any:
+    """A field of a run's configuration by its present dotted name, also where the run has it under its old one.
+
+    None where it has neither.
+    """
+    for known in (name, RENAMED.get(name)):
+        value = None if known is None else look_up(config, *known.split("."))
+        if value is not None:
+            return value
+    return None
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a run's configuration by their present dotted names."""
+    present = {old: new for new, old in RENAMED.items()}
+    return {present.get(name, name): value for name, value in flat(config).items()}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted names."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
+
+
+def baselines(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Measures of what else was run in the solver, by the name that pages show, the solver alone first.
+
+    They are `a_posteriori.baselines.NAME` of results.json; an older run has the error of the solver alone under
+    `a_posteriori.relative_error_no_closure`.
+    """
+    rollout = look_up(results, "a_posteriori") or {}
+    found: dict[str, Mapping[str, Any]] = {
+        name: dict(values) for name, values in (rollout.get("baselines") or {}).items() if values
+    }
+    alone: Mapping[str, Any] = found.pop("none", {})
+    if not alone and rollout.get("relative_error_no_closure"):
+        alone = {"relative_error": rollout["relative_error_no_closure"]}
+    return ({NO_CLOSURE: alone} if alone else {}) | {name.replace("_", " "): one for name, one in found.items()}
+
+
+def first_middle_last(time: Any) -> list[int]:
+    """Places in a list of times of the first after the start, the middle one and the last; fewer where it is short."""
+    if not isinstance(time, list) or len(time) < 2:
+        return []
+    return sorted({1, len(time) // 2, len(time) - 1} - {0})

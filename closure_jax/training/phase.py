@@ -1,0 +1,136 @@
+"""A phase of training: what starts it, what it learns from, by which loss; and how any phase is run."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from closure_jax import devices, random
+from closure_jax.config.experiment import Experiment, Trained
+from closure_jax.config.optimisers import optimiser
+from closure_jax.config.settings import Optimisation
+from closure_jax.data import batches
+from closure_jax.data.dataset import Dataset
+from closure_jax.training import loop, steps
+from closure_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from closure_jax.workdir import WorkDir
+
+Params = Any
+"""A pytree of arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Where training happens.
+
+    Attributes:
+      experiment: what is trained.
+      dataset: trajectories.
+      work: folder for records and checkpoints.
+      cache: folder for what several runs share: diffusion potentials, autoencoders.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    work: "WorkDir"
+    cache: pathlib.Path
+
+    def fields(self, name: str, split: str) -> np.ndarray:
+        """Normalised fields (N, n, n) of 'vorticity' or 'closure'; about `training.validation_fields` of the split 'validation',
+        spread evenly over it."""
+        values = self.dataset.fields(name, split)
+        if split == "validation":
+            values = evenly(values, self.experiment.training.validation_fields)
+        return self.dataset.normalisation[name].apply(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a phase trains with, made from the data.
+
+    Attributes:
+      examples: arrays (N, ...); a batch holds the same rows of each, and "position", the place in the global batch.
+      loss: see `steps.Loss`.
+      validate: parameters -> measures, one of them "validation_loss".
+    """
+
+    examples: dict[str, np.ndarray]
+    loss: steps.Loss
+    validate: Callable[[Params], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One phase of a program.
+
+    Attributes:
+      name: of its checkpoints, and of its lines in metrics.jsonl.
+      section: of the configuration that holds its learning rate, batch and steps; named in errors.
+      training: those numbers, and the schedule.
+      start: (key, parameters of earlier phases by name) -> first parameters; without leaves, nothing is trained.
+      loss: the loss without what only the data give, for the estimate of its cost.
+      batch: size -> shapes of a batch for that loss.
+      prepare: (run, parameters of earlier phases by name) -> what the phase trains with.
+      shared_field: the field whose autoencoder this trains, if other experiments may share it.
+    """
+
+    name: str
+    section: str
+    training: Trained[Optimisation]
+    start: Callable[[jax.Array, Mapping[str, Params]], Params]
+    loss: steps.Loss
+    batch: Callable[[int], dict[str, jax.ShapeDtypeStruct]]
+    prepare: Callable[[Run, Mapping[str, Params]], Prepared]
+    shared_field: str | None = None
+
+
+def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
+    """Runs a phase from where it stopped: the moving average of its parameters.
+
+    Raises:
+      UserError: the batch does not divide over the devices, or the loss is not finite.
+    """
+    experiment, settings = run.experiment, phase.training.settings
+    devices.check_batch(f"{phase.section}.batch_size", settings.batch_size)
+    params = phase.start(random.stream(experiment.seed, "initialise", phase.name), earlier)
+    if not jax.tree.leaves(params):
+        print(f"{phase.name}: nothing to train")
+        return params
+    prepared, adam = phase.prepare(run, earlier), optimiser(settings, phase.training.schedule)
+    count = len(next(iter(prepared.examples.values())))
+    rate = phase.training.schedule.rate(settings)
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rows = batches.batch_indices(experiment.seed, step, count, settings.batch_size)
+        batch = {name: values[rows] for name, values in prepared.examples.items()}
+        return batch | {"position": np.arange(settings.batch_size)}
+
+    looped = loop.Phase(
+        name=phase.name,
+        section=phase.section,
+        steps=settings.steps,
+        batch_at=batch_at,
+        train_step=steps.make_train_step(prepared.loss, adam, settings.ema_decay),
+        key=random.stream(experiment.seed, "train", phase.name),
+        learning_rate=lambda step: float(rate(step)),
+        validate=prepared.validate,
+    )
+    log = experiment.training
+    state = loop.run(looped, TrainState.create(params, adam), run.work, log.log_every, log.checkpoint_every)
+    return state.ema
+
+
+def validation_keys(experiment: Experiment, phase: str, count: int) -> jax.Array:
+    """Keys of the held-out examples of a phase, (count,)."""
+    key = random.stream(experiment.seed, "validate", phase)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jax.numpy.arange(count))
+
+
+def evenly(values: np.ndarray, count: int) -> np.ndarray:
+    """About `count` entries, spread evenly over the first axis."""
+    return values[:: max(1, len(values) // count)]

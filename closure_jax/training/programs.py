@@ -1,0 +1,66 @@
+"""Programs: in which phases a closure is trained. A program of one's own is one class; see docs/extend.md."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from closure_jax import devices
+from closure_jax.closure import StochasticClosure
+from closure_jax.config.experiment import Experiment
+from closure_jax.training import phase as phase_lib
+from closure_jax.training import shared
+from closure_jax.training.joint import Joint
+from closure_jax.training.phase import Params, Phase, Run
+from closure_jax.training.two_phase import TwoPhase
+
+
+class Program(Protocol):
+    """How a closure is trained."""
+
+    def phases(self, experiment: Experiment) -> list[Phase]:
+        """The phases in turn; each may start from, and learn from, what earlier ones left."""
+        ...
+
+    def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+        """What the phases make together.
+
+        Args:
+          run: the experiment and its data.
+          trained: parameters by name of the phase.
+        Returns:
+          {"vorticity", "closure": {"encoder", "decoder"}, "network"}, and (mean, standard deviation) of each field's latent.
+        """
+        ...
+
+
+PROGRAMS: dict[str, type] = {"two_phase": TwoPhase, "joint": Joint}
+"""Programs by name."""
+
+
+def train(run: Run) -> StochasticClosure:
+    """All phases of the experiment's program, each from where it stopped; the closure is saved as the checkpoint 'closure'."""
+    experiment = run.experiment
+    phases = experiment.program.phases(experiment)
+    checkpoints = run.work.checkpoints("closure")
+    try:
+        if devices.on_main(checkpoints.latest) is not None:
+            for phase in phases:
+                print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
+            leaves = jax.tree.map(jnp.asarray, checkpoints.restore(experiment.template()))
+            return experiment.assemble(leaves)
+        trained: dict[str, Params] = {}
+        for phase in phases:
+            trained[phase.name] = shared.once(phase, run, lambda phase=phase: phase_lib.train(phase, run, trained))
+        params, latent_scalings = experiment.program.closure(run, trained)
+        scalings = {field: (norm.mean, norm.std) for field, norm in run.dataset.normalisation.items()}
+        scalings |= {f"latent_{field}": numbers for field, numbers in latent_scalings.items()}
+        leaves = {
+            "params": params,
+            "scalings": {name: {"mean": jnp.float32(m), "std": jnp.float32(s)} for name, (m, s) in scalings.items()},
+        }
+        checkpoints.save(0, leaves)
+    finally:
+        checkpoints.close()
+    return experiment.assemble(leaves)

@@ -1,0 +1,128 @@
+"""Two phases: the autoencoders of vorticity and closure, frozen, then transport between their latents."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from closure_jax import devices
+from closure_jax.closure import apply
+from closure_jax.config.experiment import Experiment
+from closure_jax.data import batches
+from closure_jax.data.dataset import FIELDS
+from closure_jax.latent.spaces import Setting
+from closure_jax.training import shared, steps
+from closure_jax.training.phase import Params, Phase, Prepared, Run, evenly, validation_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoPhase:
+    """The published program of all latent spaces but the joint one."""
+
+    def phases(self, experiment: Experiment) -> list[Phase]:
+        """Both autoencoders, then the transport network."""
+        return [*(autoencoder_phase(experiment, field) for field in FIELDS), transport_phase(experiment)]
+
+    def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+        """Parameters of the closure, and (mean, standard deviation) of each field's latent."""
+        params = {field: trained[f"autoencoder_{field}"] for field in FIELDS}
+        scalings = {field: latents(run, field, params[field])[1] for field in FIELDS}
+        return params | {"network": trained["transport"]}, scalings
+
+
+def autoencoder_phase(experiment: Experiment, field: str) -> Phase:
+    """The autoencoder of 'vorticity' or 'closure'."""
+    n = experiment.data.resolution
+    return Phase(
+        name=f"autoencoder_{field}",
+        section="autoencoder",
+        training=experiment.autoencoder_training,
+        start=lambda key, earlier: experiment.init_autoencoder(key),
+        loss=steps.autoencoder_loss(*experiment.autoencoder_modules(), None),
+        batch=lambda size: {"field": jax.ShapeDtypeStruct((size, n, n), jnp.float32)},
+        prepare=lambda run, earlier: _prepare_autoencoder(run, field),
+        shared_field=field,
+    )
+
+
+def _prepare_autoencoder(run: Run, field: str) -> Prepared:
+    experiment = run.experiment
+    encoder, decoder = experiment.autoencoder_modules()
+    fields, held = run.fields(field, "train"), run.fields(field, "validation")
+    setting = Setting(
+        field=field,
+        latent_shape=experiment.latent_shape,
+        batch_size=experiment.autoencoder_training.settings.batch_size,
+        seed=experiment.seed,
+        cached=functools.partial(shared.cached, run, field),
+    )
+    with run.work.timed("latent_distances"):
+        term, extras = devices.main_first(lambda: experiment.latent.term(fields, setting))
+
+    @jax.jit
+    def errors(params: Params, block: jax.Array) -> jax.Array:
+        difference = apply(decoder, params["decoder"], apply(encoder, params["encoder"], block)) - block
+        relative = jnp.linalg.norm(difference, axis=(1, 2)) / jnp.linalg.norm(block, axis=(1, 2))
+        return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), relative], axis=1)
+
+    def validate(params: Params) -> dict[str, float]:
+        loss, relative = np.mean(batches.in_blocks(lambda block: errors(params, block), held), axis=0)
+        return {"validation_loss": float(loss), "relative_error": float(relative)}
+
+    examples = {"field": fields} | ({} if extras is None else {"extra": extras})
+    return Prepared(examples, steps.autoencoder_loss(encoder, decoder, term), validate)
+
+
+def transport_phase(experiment: Experiment) -> Phase:
+    """The transport network, between the latents of the frozen autoencoders."""
+    shape = experiment.latent_shape
+    loss = steps.transport_loss(experiment.network, experiment.transport)
+
+    def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {name: jax.ShapeDtypeStruct((size, *shape), jnp.float32) for name in ("condition", "target")}
+
+    def prepare(run: Run, earlier: Mapping[str, Params]) -> Prepared:
+        made = {field: latents(run, field, earlier[f"autoencoder_{field}"]) for field in FIELDS}
+        held = {"condition": made["vorticity"][0]["validation"], "target": made["closure"][0]["validation"]}
+        keys = validation_keys(experiment, "transport", len(held["condition"]))
+        held_loss = jax.jit(lambda params: loss(params, held, keys)[0])
+        examples = {"condition": made["vorticity"][0]["train"], "target": made["closure"][0]["train"]}
+        return Prepared(examples, loss, lambda params: {"validation_loss": float(held_loss(params))})
+
+    return Phase(
+        name="transport",
+        section="transport",
+        training=experiment.transport_training,
+        start=lambda key, earlier: experiment.init_network(key),
+        loss=loss,
+        batch=batch,
+        prepare=prepare,
+    )
+
+
+def latents(run: Run, field: str, params: Params) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
+    """Standardised latents {"train", "validation": (N, r, r, c)} of a field, and (mean, standard deviation) before.
+
+    With `transport.standardise` false they are in the units of the field.
+    """
+    experiment, norm = run.experiment, run.dataset.normalisation[field]
+    encoder, _ = experiment.autoencoder_modules()
+    encoded = jax.jit(encoder.apply)
+
+    def encode(split: str) -> np.ndarray:
+        fields = run.dataset.fields(field, split)
+        return batches.in_blocks(lambda block: encoded(params["encoder"], norm.apply(block)), fields)
+
+    trained, held = encode("train"), evenly(encode("validation"), experiment.training.validation_fields)
+    mean, deviation = trained.mean(), trained.std()
+    if not experiment.transport_training.settings.standardise:
+        mean, deviation = -norm.mean / norm.std, 1 / norm.std
+    scaled = {
+        name: np.asarray((values - mean) / deviation, np.float32)
+        for name, values in (("train", trained), ("validation", held))
+    }
+    return scaled, (float(mean), float(deviation))

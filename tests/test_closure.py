@@ -1,0 +1,173 @@
+"""StochasticClosure as a unit: its parts in order, its noise, its transformations, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from closure_jax.closure import Scaling, StochasticClosure
+from closure_jax.errors import UserError
+from closure_jax.models.autoencoder import IdentityDecoder, IdentityEncoder
+from closure_jax.models.velocity_field import FourierVelocityField
+from closure_jax.transport import paths
+
+N = 8
+TRANSPORTS = {
+    "flow_matching": paths.FlowMatching(),
+    "interpolant_empirical": paths.InterpolantEmpirical(prediction="data"),
+    "diffusion": paths.Diffusion(t_max=0.5),
+}
+
+
+def closure(transport=TRANSPORTS["flow_matching"]) -> StochasticClosure:
+    """Of random parameters, in physical space."""
+    network = FourierVelocityField(
+        width=4, modes=2, depth=1, condition_width=4, condition_depth=1, hidden=8, time_features=8
+    )
+    latent = jnp.zeros((1, N, N, 1))
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), latent, latent, jnp.zeros(1)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
+    fields = {name: {"encoder": {}, "decoder": {}} for name in ("vorticity", "closure")}
+    numbers = {
+        "vorticity": (0.3, 2.0),
+        "closure": (-0.2, 0.1),
+        "latent_vorticity": (0.1, 0.5),
+        "latent_closure": (0.4, 1.5),
+    }
+    return StochasticClosure(
+        params=fields | {"network": params},
+        scalings={name: Scaling(jnp.float32(mean), jnp.float32(std)) for name, (mean, std) in numbers.items()},
+        encoder=IdentityEncoder(),
+        decoder=IdentityDecoder(),
+        network=network,
+        transport=transport,
+        steps=3,
+        resolution=N,
+    )
+
+
+VORTICITY = jnp.asarray(np.random.default_rng(1).standard_normal((5, N, N)), jnp.float32)
+KEYS = jax.random.split(jax.random.key(2), 5)
+every_transport = pytest.mark.parametrize("transport", TRANSPORTS.values(), ids=TRANSPORTS)
+
+
+@every_transport
+@pytest.mark.slow
+def test_a_sample_is_the_draw_from_its_noise_and_the_composition_of_its_parts(transport):
+    model = closure(transport)
+    sample = model.sample(KEYS, VORTICITY)
+    assert sample.shape == VORTICITY.shape and sample.dtype == VORTICITY.dtype
+    noise = model.noise(KEYS, VORTICITY)
+    assert all(leaf.shape[0] == 5 for leaf in jax.tree.leaves(noise))
+    np.testing.assert_array_equal(model.draw(noise, VORTICITY), sample)
+
+    condition = model.encode(VORTICITY)
+    np.testing.assert_allclose(condition[..., 0], ((VORTICITY - 0.3) / 2.0 - 0.1) / 0.5, rtol=1e-5, atol=1e-6)
+    latent = model.sample_latent(noise, condition)
+    np.testing.assert_allclose(sample, (latent[..., 0] * 1.5 + 0.4) * 0.1 - 0.2, rtol=1e-5, atol=1e-6)
+    states = model.trajectory(noise, condition)
+    assert states.shape == (4, *condition.shape)
+    np.testing.assert_allclose(states[-1], latent, rtol=1e-4, atol=1e-5)
+    assert model.mean(VORTICITY) is None
+    np.testing.assert_allclose(model.reconstruct("vorticity", VORTICITY), VORTICITY, rtol=1e-5, atol=1e-6)
+
+
+@every_transport
+@pytest.mark.slow
+def test_a_draw_belongs_to_its_key_place_and_noise(transport):
+    model = closure(transport)
+    call = jax.jit(StochasticClosure.__call__, static_argnums=3)
+    key = jax.random.key(7)
+    sample = call(model, key, VORTICITY, 2)
+    np.testing.assert_array_equal(sample, call(model, key, VORTICITY, 2))
+    np.testing.assert_allclose(model(key, VORTICITY, 2), sample, rtol=1e-4, atol=1e-5)
+    keys = jnp.stack([jax.random.fold_in(key, i) for i in range(5)])
+    np.testing.assert_allclose(model.sample(keys, VORTICITY, 2), sample, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(key, VORTICITY[:2], 2), sample[:2], rtol=1e-4, atol=1e-5)
+    distance = np.abs(call(model, jax.random.key(8), VORTICITY, 2) - sample).max(axis=(1, 2))
+    np.testing.assert_array_less(1e-3 * np.abs(sample).max(), distance)
+
+
+@every_transport
+@pytest.mark.slow
+def test_noise_of_many_steps_serves_fewer_in_one_program(transport):
+    model = closure(transport)
+    noise = model.noise(KEYS, VORTICITY, 6)
+    draw = jax.jit(StochasticClosure.draw)
+    for steps in (1, 4, 6):
+        np.testing.assert_allclose(
+            draw(model, noise, VORTICITY, steps), model.sample(KEYS, VORTICITY, steps), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.slow
+def test_one_field_at_a_time_under_vmap_is_the_batch():
+    model, noise = closure(), closure().noise(KEYS, VORTICITY)
+    alone = jax.vmap(lambda source, field: model.draw({"source": source[None]}, field[None])[0])(
+        noise["source"], VORTICITY
+    )
+    np.testing.assert_allclose(alone, model.draw(noise, VORTICITY), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_gradient_is_the_directional_derivative(x64):
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), closure())
+    fields, direction = np.random.default_rng(3).standard_normal((2, 2, N, N))
+    noise = model.noise(KEYS[:2], fields)
+
+    @jax.jit
+    def mean_square(epsilon):
+        return jnp.mean(model.draw(noise, fields + epsilon * direction) ** 2)
+
+    step = 1e-5
+    difference = (mean_square(step) - mean_square(-step)) / (2 * step)
+    gradient = jax.grad(mean_square)(0.0)
+    assert abs(gradient) > 1e-8
+    np.testing.assert_allclose(gradient, difference, rtol=1e-6)
+
+
+def test_the_mirrored_noise_of_flow_matching_starts_at_the_mirrored_source():
+    model = closure()
+    noise, condition = model.noise(KEYS, VORTICITY), model.encode(VORTICITY)
+    mirrored = jax.tree.map(jnp.negative, noise)
+    np.testing.assert_array_equal(
+        model.trajectory(mirrored, condition, 1)[0], -model.trajectory(noise, condition, 1)[0]
+    )
+
+
+@pytest.fixture
+def unchecked():
+    """Without the tests' own check of signatures, which comes before the package's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
+    flow_matching, diffusion = closure(), closure(TRANSPORTS["diffusion"])
+    key, noise = jax.random.key(0), flow_matching.noise(KEYS, VORTICITY)
+    sample = jax.jit(lambda steps: diffusion(key, VORTICITY, steps))
+    cases = {
+        "vorticity of shape (8, 8): expected (batch, 8, 8)": lambda: flow_matching(key, VORTICITY[0]),
+        "vorticity of shape (5, 8, 4)": lambda: flow_matching(key, VORTICITY[:, :, :4]),
+        "vorticity of shape (5, 16, 16)": lambda: jax.jit(lambda w: flow_matching(key, w))(jnp.zeros((5, 16, 16))),
+        "vorticity of type complex64": lambda: jax.jit(flow_matching.encode)(jnp.fft.fft2(VORTICITY)),
+        "vorticity of type int32": lambda: flow_matching(key, jnp.ones((2, N, N), jnp.int32)),
+        "closure of shape (8, 8)": lambda: flow_matching.reconstruct("closure", VORTICITY[0]),
+        "steps=0: expected at least 1": lambda: flow_matching(key, VORTICITY, 0),
+        "steps=-1: expected at least 1": lambda: flow_matching.draw(noise, VORTICITY, -1),
+        "steps=2.5: expected a whole number": lambda: flow_matching(key, VORTICITY, 2.5),
+        "steps=5: the noise suffices for 3": lambda: diffusion.draw(diffusion.noise(KEYS, VORTICITY), VORTICITY, 5),
+        "steps=": lambda: sample(2),
+        "2 keys for 5 fields": lambda: flow_matching.sample(KEYS[:2], VORTICITY),
+        "noise of 5 samples for 4 fields": lambda: flow_matching.draw(noise, VORTICITY[:4]),
+    }
+    for message, call in cases.items():
+        with pytest.raises(UserError) as refused:
+            call()
+        assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+    assert (
+        jax.jit(lambda steps: flow_matching(key, VORTICITY, steps))(2).shape == VORTICITY.shape
+    )  # no noise of its steps

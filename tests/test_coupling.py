@@ -1,0 +1,295 @@
+"""The closure inside the solver: rules for its noise in time against loops by hand and closed forms, and what they may carry."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from closure_jax import random
+from closure_jax.coupling import COUPLINGS, Fresh, Held, base, ensemble
+from closure_jax.coupling.advance import Coupled
+from closure_jax.coupling.draw import NoClosure, is_random
+from closure_jax.errors import UserError
+from closure_jax.physics import flow as flow_lib
+from closure_jax.physics import noise as noise_lib
+from closure_jax.physics import spectral, stepper
+from closure_jax.problems.kolmogorov import ExactLaw, StochasticFlow
+
+pytestmark = pytest.mark.usefixtures("x64")
+ROUNDING = 1e-12  # of double precision, after a few transforms
+N, DT = 16, 2e-3
+GRID = spectral.make_grid(N, 1.0)
+FLOW = flow_lib.KolmogorovFlow(GRID, viscosity=2e-3)
+STILL = flow_lib.KolmogorovFlow(GRID, viscosity=0.0, forcing_amplitude=0.0)
+NOISE = noise_lib.QWienerNoise(GRID, sigma=5e-3, kappa=10.0, alpha=0.005, dt=DT)  # 100 times the published one
+EXACT = ExactLaw(GRID, NOISE)
+STATES, MEMBERS = 2, 3
+
+
+def members(states=STATES, count=MEMBERS):
+    """Keys (states, count) and smooth vorticity (states, count, N, N)."""
+    radius = np.hypot(np.fft.fftfreq(N, 1 / N)[:, None], np.fft.rfftfreq(N, 1 / N)[None, :])
+    field_hat = np.fft.rfft2(np.random.default_rng(3).standard_normal((states, count, N, N)))
+    field = np.fft.irfft2(field_hat * ((radius > 0) & (radius <= 4)), s=(N, N))
+    keys = jax.random.split(jax.random.key(0), states * count).reshape(states, count)
+    return keys, jnp.asarray(2 * field / field.std(axis=(-2, -1), keepdims=True))
+
+
+def coupled(draw, coupling, flow=FLOW, **changes):
+    return Coupled(stepper.euler_maruyama(flow, DT), DT, draw, coupling, **changes)
+
+
+def run(dynamics, keys, vorticity, start, steps, cut=None):
+    """Vorticity after `steps`; with `cut`, the run is stopped and continued there."""
+    advance = jax.jit(dynamics.advance, static_argnums=3)
+    state = dynamics.begin(keys, vorticity)
+    if cut is not None:
+        state = advance(keys, state, start, cut)
+        start, steps = start + cut, steps - cut
+    return dynamics.vorticity(advance(keys, state, start, steps))
+
+
+def ensemble_of(dynamics, vorticity, chunk):
+    """Fields of a rollout of one time unit, which runs in single precision."""
+    with jax.enable_x64(False):
+        return ensemble.rollout(dynamics, np.float32(vorticity), jax.random.key(1), 1, "test", chunk).fields
+
+
+def assert_same(actual, expected):
+    np.testing.assert_allclose(actual, expected, atol=ROUNDING * np.abs(expected).max())
+
+
+# --- the rules that ship -----------------------------------------------------------------------------------------------
+
+
+def test_a_draw_is_held_for_its_period():
+    keys, w = members()
+    period, start, steps = 3, 7, 9
+    flat, closure = keys.reshape(-1), flow_lib.exact_closure(GRID, NOISE)
+    sample = jax.jit(lambda number, state: closure(jax.vmap(lambda key: jax.random.fold_in(key, number))(flat), state))
+    step = jax.jit(stepper.euler_maruyama(FLOW, DT))
+    expected = spectral.to_fourier(w.reshape(-1, N, N))
+    for number in range(start, start + steps):
+        if (number - start) % period == 0:
+            closure_hat = sample(number, expected)
+        expected = step(expected, closure_hat)
+    actual = run(coupled(EXACT, Held(period)), keys, w, start, steps)
+    assert_same(actual.reshape(-1, N, N), spectral.to_physical(expected))
+
+
+@pytest.mark.slow
+def test_fresh_is_held_for_one_step_and_the_truth_is_the_exact_law_drawn_afresh():
+    keys, w = members()
+    fresh = run(coupled(EXACT, Fresh(white_noise=1e-3)), keys, w, 2, 6)
+    np.testing.assert_array_equal(fresh, run(coupled(EXACT, Held(1, white_noise=1e-3)), keys, w, 2, 6))
+    truth = StochasticFlow(FLOW, NOISE, noise_lib.GaussianRandomField(GRID, 2.5, 7.0), N)
+    assert_same(run(coupled(EXACT, Fresh()), keys, w, 2, 6), run(truth, keys, w, 2, 6))
+
+
+def test_without_noise_a_coupled_run_is_the_bare_solver():
+    keys, w = members()
+    bare = stepper.STEPPERS["semi_implicit_euler"]
+    for draw, flow in ((ExactLaw(GRID, None), FLOW.with_advection()), (NoClosure(), FLOW)):
+        expected = jax.jit(stepper.repeated(bare(flow, DT), 10))(spectral.to_fourier(w))
+        assert_same(run(coupled(draw, Fresh()), keys, w, 0, 10), spectral.to_physical(expected))
+        assert not is_random(draw, N)
+    assert is_random(EXACT, N)
+
+
+@pytest.mark.slow
+def test_a_run_may_be_cut_anywhere_and_members_do_not_meet():
+    keys, w = members()
+    dynamics = coupled(EXACT, Held(2, white_noise=1e-2))
+    whole = run(dynamics, keys, w, 4, 12)
+    assert_same(run(dynamics, keys, w, 4, 12, cut=6), whole)
+    assert_same(run(dynamics, keys[::-1, ::-1], w[::-1, ::-1], 4, 12), whole[::-1, ::-1])
+    other_noise = run(dynamics, keys, w, 5, 12)
+    assert np.abs(other_noise - whole).max() > 1e-3 * np.abs(whole).max()
+
+
+def test_white_noise_has_its_deviation_and_depends_on_member_and_step():
+    keys, w = members(8, 8)
+    rule = Held(1, white_noise=0.3)
+    first, _ = rule.closure(NoClosure(), (), keys, 0, w)
+    second, _ = rule.closure(NoClosure(), (), keys, 1, w)
+    flat = np.stack([first, second]).reshape(2, -1)  # 16,384 numbers each
+    error = 5 / np.sqrt(flat.shape[1])
+    np.testing.assert_allclose(flat.std(axis=1) / 0.3, 1, atol=error)
+    assert abs(np.corrcoef(flat)[0, 1]) < error and abs(np.corrcoef(flat[0], np.roll(flat[0], N * N))[0, 1]) < error
+
+
+def test_the_variance_of_held_noise_grows_by_the_period():
+    # only noise acts, so that w is its sum: variance (steps / period) (period dt)^2 var(H)
+    steps, count = 20, 128
+    keys, _ = members(1, count)
+
+    class NoiseAlone(ExactLaw):
+        def draw(self, noise, vorticity):
+            return spectral.to_physical(jax.vmap(NOISE.field_hat)(noise))
+
+    for period in (1, 5):
+        w = run(coupled(NoiseAlone(GRID, NOISE), Held(period), STILL), keys, jnp.zeros((1, count, N, N)), 0, steps)
+        expected = steps * period * DT**2 * NOISE.standard_deviation() ** 2
+        # a field has about 1 / (2 pi alpha) = 32 independent modes: deviation of the estimate sqrt(2 / 4096) = 2.2 %
+        np.testing.assert_allclose(np.mean(w**2), expected, rtol=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relaxation:
+    """H = -rate w + amplitude z, z standard normal at each point: each mode is an Ornstein-Uhlenbeck process."""
+
+    rate: float
+    amplitude: float
+
+    def noise(self, keys, vorticity):
+        return jax.vmap(lambda key: random.normal(key, vorticity.shape[1:], vorticity.dtype))(keys)
+
+    def draw(self, noise, vorticity):
+        return self.amplitude * noise - self.rate * vorticity
+
+    def mean(self, vorticity):
+        return -self.rate * vorticity
+
+
+def test_a_linear_closure_gives_modes_of_the_stationary_variance():
+    # with r = (1 - h) / (1 + h), h = dt nu k^2 / 2, s = dt / (1 + h) (1 + r + ... + r^(p - 1)), a mode at ends of periods is
+    # the autoregression w' = (r^p - s rate) w + s amplitude z, whose stationary variance is (s amplitude)^2 / (1 - a^2)
+    dt, nu, rate, amplitude, count = 0.05, 0.02, 2.0, 0.7, 400
+    flow = flow_lib.KolmogorovFlow(GRID, nu, forcing_amplitude=0.0)
+    kx, ky = np.meshgrid(np.fft.fftfreq(N, 1 / N), np.fft.rfftfreq(N, 1 / N), indexing="ij")
+    h = dt * nu * (2 * np.pi) ** 2 * (kx**2 + ky**2) / 2
+    r = (1 - h) / (1 + h)
+    keys = jax.random.split(jax.random.key(5), count)[None]
+    for rule in (Fresh(), Held(4)):
+        period = rule.period
+        s = dt / (1 + h) * sum(r**j for j in range(period))
+        a = r**period - s * rate
+        expected = (s * amplitude) ** 2 / (1 - a**2) * N**2  # of |w_hat|^2: N^2 for white noise at the points
+        dynamics = Coupled(stepper.euler_maruyama(flow, dt), dt, Relaxation(rate, amplitude), rule)
+        w = run(dynamics, keys, jnp.zeros((1, count, N, N)), 0, 80)  # 8 relaxation times: e^-16 of the start is left
+        power = np.mean(np.abs(np.fft.rfft2(w[0])) ** 2, axis=0)
+        # |w_hat|^2 is exponential, or chi-square of one degree on the real modes: deviation at most sqrt(2 / count)
+        np.testing.assert_allclose(power / expected, 1, atol=5 * np.sqrt(2 / count))
+        assert np.abs(np.mean(power / expected) - 1) < 5 * np.sqrt(2 / (count * N * (N // 2 + 1)))
+
+
+def test_impossible_rules_are_refused():
+    cases = [(Held, {"period": 0}), (Held, {"period": -3}), (Held, {"white_noise": -1.0})]
+    cases += [(Fresh, {"white_noise": float("nan")}), (Held, {"white_noise": float("inf")})]
+    for rule, fields in cases:
+        ((name, value),) = fields.items()
+        with pytest.raises(UserError, match=f"^{name}={value}: expected "):
+            rule(**fields)
+    assert {name: COUPLINGS[name]().period for name in ("held", "fresh")} == {"held": 5, "fresh": 1}
+    dynamics = coupled(NoClosure(), Held(5))
+    with pytest.raises(ValueError, match="steps = 12 is not a multiple of period = 5"):
+        run(dynamics, *members(), 0, 12)
+    with pytest.raises(UserError, match="^period=7: expected a divisor of the steps in one time unit, 1 / dt = 500"):
+        ensemble.rollout(coupled(NoClosure(), Held(7)), np.zeros((1, 1, N, N)), jax.random.key(0), 1, "refused")
+
+
+def test_gradient_of_a_coupled_run_is_that_of_finite_differences():
+    keys, w = members()
+    weights = w[0, 0]
+
+    def loss(inputs):
+        amplitude, viscosity = inputs
+        flow = flow_lib.KolmogorovFlow(GRID, viscosity)
+        end = run(coupled(ExactLaw(GRID, None), Held(2), flow, remat=True), keys, amplitude * w, 0, 10)
+        return jnp.mean(end**2) + jnp.mean(weights * end)
+
+    inputs = np.array([1.3, 2e-2])
+    gradient = jax.jit(jax.grad(loss))(inputs)
+    value = jax.jit(loss)
+    for i in range(2):
+        # truncation h^2 and rounding eps / h, both near 1e-9 of the value at h = 3e-5
+        h = 3e-5 * inputs[i] * np.eye(2)[i]
+        difference = (value(inputs + h) - value(inputs - h)) / (2 * h[i])
+        np.testing.assert_allclose(gradient[i], difference, rtol=1e-6)
+
+
+# --- rules that a fork may bring ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoregressive:
+    """Noise that is correlated in time: z' = a z + sqrt(1 - a^2) xi, carried from period to period."""
+
+    correlation: float
+    period: int = 2
+    crosses_members: ClassVar[bool] = False
+
+    def fit(self, draw, windows):
+        residual = windows.closure - np.asarray(draw.mean(windows.vorticity))
+        lagged = np.mean(residual[:, 1:] * residual[:, :-1]) / np.mean(residual**2)
+        return dataclasses.replace(self, correlation=float(lagged))
+
+    def begin(self, draw, keys, vorticity):
+        return base.draw_noise(draw, base.keys_of_step(keys, base.BEGIN), vorticity)
+
+    def closure(self, draw, carry, keys, number, vorticity):
+        a = self.correlation
+        new = base.draw_noise(draw, base.keys_of_step(keys, number), vorticity)
+        carry = jax.tree.map(lambda z, xi: a * z + np.sqrt(1 - a**2) * xi, carry, new)
+        return base.draw_closure(draw, carry, vorticity), carry
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberMean:
+    """Every member gets the mean of the draws of its state's members."""
+
+    period: int = 1
+    crosses_members: ClassVar[bool] = True
+
+    def fit(self, draw, windows):
+        return self
+
+    def begin(self, draw, keys, vorticity):
+        return ()
+
+    def closure(self, draw, carry, keys, number, vorticity):
+        noise = base.draw_noise(draw, base.keys_of_step(keys, number), vorticity)
+        fields = base.draw_closure(draw, noise, vorticity)
+        return jnp.broadcast_to(fields.mean(axis=1, keepdims=True), fields.shape), carry
+
+
+@pytest.mark.slow
+def test_what_a_rule_carries_survives_cuts_and_chunks():
+    keys, w = members()
+    dynamics = coupled(EXACT, Autoregressive(0.9))
+    whole = run(dynamics, keys, w, 4, 12)
+    assert_same(run(dynamics, keys, w, 4, 12, cut=6), whole)
+    assert np.abs(run(coupled(EXACT, Held(2)), keys, w, 4, 12) - whole).max() > 1e-3 * np.abs(whole).max()
+    slow = dataclasses.replace(dynamics, dt=0.02, step=stepper.euler_maruyama(FLOW, 0.02))
+    together, cut = (ensemble_of(slow, w, chunk) for chunk in (6, 2))
+    np.testing.assert_allclose(cut, together, atol=1e-5 * np.abs(together).max())
+
+
+def test_a_carried_noise_has_its_correlation_in_time():
+    a, count, periods = 0.6, 64, 3
+    rule, draw = Autoregressive(a), Relaxation(0.0, 1.0)
+    keys = jax.random.split(jax.random.key(2), count)[None]
+    w = jnp.zeros((1, count, N, N))
+    carry, closures = rule.begin(draw, keys, w), []
+    for period in range(periods):
+        closure, carry = rule.closure(draw, carry, keys, rule.period * period, w)
+        closures.append(np.asarray(closure).ravel())
+    error = 5 / np.sqrt(count * N * N)
+    expected = a ** np.abs(np.subtract.outer(np.arange(periods), np.arange(periods)))
+    np.testing.assert_allclose(np.cov(closures), expected, atol=np.sqrt(2) * error)
+    series = np.stack(closures).reshape(periods, count, N, N).swapaxes(0, 1)
+    fitted = Autoregressive(0.0).fit(draw, base.Windows(np.zeros_like(series), series, 1.0))
+    assert abs(fitted.correlation - a) < error
+
+
+def test_a_rule_across_members_sees_whole_states_whatever_the_chunk():
+    _, w = members()
+    dynamics = coupled(EXACT, MemberMean())
+    dynamics = dataclasses.replace(dynamics, dt=0.02, step=stepper.euler_maruyama(STILL, 0.02))
+    fields = ensemble_of(dynamics, w, chunk=2)
+    moved = fields[-1] - fields[0]
+    np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1], moved.shape), atol=1e-5 * np.abs(moved).max())
+    assert np.abs(moved[0] - moved[1]).max() > 0.1 * np.abs(moved).max()  # states do not meet

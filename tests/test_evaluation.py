@@ -1,0 +1,196 @@
+"""The evaluation of any problem: one whose law nobody knows, with baselines of its own, and one without a solver."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import built
+
+from closure_jax.coupling import Fresh
+from closure_jax.coupling.advance import Coupled
+from closure_jax.coupling.draw import NoClosure
+from closure_jax.data.dataset import Dataset, Normalisation
+from closure_jax.evaluation import a_posteriori, evaluate, measures, metrics
+from closure_jax.physics import spectral
+from closure_jax.problems import Kolmogorov
+from closure_jax.problems.base import Law, Solver
+from closure_jax.workdir import WorkDir
+
+N, DT, RATE, AMPLITUDE = 32, 0.1, 1.0, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Relaxation:
+    """H = -rate w + amplitude z, z one standard normal number for each field: its mean is random."""
+
+    amplitude: float
+
+    def noise(self, keys, vorticity):
+        if self.amplitude == 0:
+            return ()
+        return jax.vmap(lambda key: jax.random.normal(key, ()))(keys)
+
+    def draw(self, noise, vorticity):
+        return self.mean(vorticity) + (self.amplitude * noise[:, None, None] if self.amplitude else 0)
+
+    def mean(self, vorticity):
+        return -RATE * vorticity
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """dw/dt = H with the closure above, whose law is kept secret; data are given."""
+
+    solved: bool = True
+    stored_resolution: int = N
+    dt: float = DT
+
+    def reference(self):
+        return None
+
+    def solver(self):
+        if not self.solved:
+            return None
+        return Solver(lambda w_hat, closure_hat: w_hat + DT * closure_hat, DT, spectral.make_grid(N, 1.0))
+
+    def truth(self):
+        return Coupled(self.solver().step, DT, Relaxation(AMPLITUDE), Fresh()) if self.solved else None
+
+    def law(self, vorticity):
+        return None
+
+    def baselines(self, pairs):
+        assert pairs.fields("closure", "train").shape[1:] == (N, N)
+        return {"none": NoClosure(), "damping": Relaxation(0.0), "true": Relaxation(AMPLITUDE)}
+
+    def identity(self):
+        return {"problem": "toy"}
+
+    def physics(self):
+        return {}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Two trajectories to train, one to validate, two to test, of twelve snapshots."""
+    rng = np.random.default_rng(0)
+    shape = {"train": (2, 12, N, N), "validation": (1, 12, N, N), "test": (2, 12, N, N)}
+    vorticity = {split: rng.standard_normal(size).astype(np.float32) for split, size in shape.items()}
+    closure = {
+        split: -RATE * w + AMPLITUDE * rng.standard_normal((*w.shape[:2], 1, 1)).astype(np.float32)
+        for split, w in vorticity.items()
+    }
+    unit = {"vorticity": Normalisation(0.0, 1.0), "closure": Normalisation(0.0, 1.0)}
+    return Dataset(0.1 * np.arange(1, 13), vorticity, closure, unit, "0" * 64, pathlib.Path("toy.h5"))
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """(experiment, closure with initial weights), in physical space."""
+    experiment = built(
+        "tiny", "flow_matching", "physical", "evaluation.states=4", "evaluation.samples=4", "evaluation.steps=1,2"
+    )
+    params = {field: experiment.init_autoencoder(jax.random.key(1)) for field in ("vorticity", "closure")}
+    params["network"] = experiment.init_network(jax.random.key(2))
+    numbers = {"mean": jnp.float32(0), "std": jnp.float32(1)}
+    scalings = dict.fromkeys(("vorticity", "closure", "latent_vorticity", "latent_closure"), numbers)
+    return experiment, experiment.assemble({"params": params, "scalings": scalings})
+
+
+@pytest.mark.slow
+def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset, untrained, tmp_path):
+    tables = {name: dict(getattr(measures, name)) for name in ("OF_SAMPLES", "OF_LAW", "OF_ROLLOUTS")}
+    more = {"share_below": lambda samples, truth: float(np.mean(samples < truth[:, None]))}
+    experiment, closure = untrained
+    alone = dataclasses.replace(experiment, problem=Toy(solved=False), measures=more)
+    results, arrays = evaluate.run(alone, dataset, closure, WorkDir(tmp_path))
+    assert tables == {name: getattr(measures, name) for name in tables}  # nothing is entered for good
+    prior = results["a_priori"]
+    assert prior["by_steps"].keys() == {"1", "2"}
+    for found in prior["by_steps"].values():
+        assert {"relative_error", "spread", "mean_squared_error", "crps", "share_below"} <= found.keys()
+        assert not found.keys() & measures.OF_LAW.keys()
+        assert 0 <= found["share_below"] <= 1 and found["crps"] > 0
+    assert not prior.keys() & {"floor", "exact_standard_deviation"} and prior["noise_spectrum"].keys() == {"model"}
+    assert not arrays.keys() & {"a_priori_exact_mean", "noise_spectrum_exact", "noise_standard_deviation"}
+    assert arrays["a_priori_samples"].shape == (3, 2, N, N)
+    assert "a_posteriori" not in results
+    assert not any(name.startswith(("field_", "pdf_", "animation_")) for name in arrays)
+    with pytest.raises(ValueError, match="expected a problem with a solver"):
+        settings = a_posteriori.Settings(2, 4, 0.3, 1, 50)
+        a_posteriori.evaluate(Toy(solved=False), Fresh(), dataset, NoClosure(), 0, settings)
+
+
+def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
+    states, count = 6, 400
+    rng = np.random.default_rng(1)
+    mean = rng.standard_normal((states, N, N))
+    truth = mean + 0.1 * rng.standard_normal(mean.shape)
+    samples = mean[:, None] + 0.1 * rng.standard_normal((states, count, N, N))
+    index = np.fft.fftfreq(N, 1 / N)
+    shells = np.bincount(np.rint(np.hypot(index[:, None], index[None, :])).astype(int).ravel())[: N // 2 + 1]
+    law = Law(mean, 0.1, 0.1**2 * shells / N**2)
+    found = measures.judge(samples, truth, measures.JudgingLaw(law, truth), {})
+    assert found.keys() == measures.OF_SAMPLES.keys() | measures.OF_LAW.keys()
+    # 6,144 points: floor and CRPS are the same draws in both, so that the ratios differ from 1 by the samples' noise alone
+    assert found["over_floor"] == pytest.approx(np.sqrt(1 + 1 / count), abs=0.003)
+    assert found["crps_ratio"] == pytest.approx(1, abs=0.01)
+    assert found["spread_ratio"] == pytest.approx(1, abs=5 / np.sqrt(2 * states * count * N * N))
+    assert found["excess_error"] == pytest.approx(0.1 / np.sqrt(count), rel=0.1)
+    assert found["noise_spectrum_error"] < 0.02
+    assert measures.judge(samples, truth, None, {}).keys() == measures.OF_SAMPLES.keys()
+
+
+@pytest.mark.slow
+def test_baselines_are_judged_as_the_model_is(dataset):
+    settings = a_posteriori.Settings(states=2, members=64, start=0.3, units=2, chunk=50)
+    draw, seed = Relaxation(AMPLITUDE), 4
+    more = {"final_size": lambda fields, truth, problem: [float(np.abs(one).max()) for one in fields]}
+    results, arrays = a_posteriori.evaluate(Toy(), Fresh(), dataset, draw, seed, settings, measures=more)
+    assert results["start_time"] == pytest.approx(0.3) and results["time"] == [0, 1, 2] and results["hold"] == 1
+    none, damping, true = (results["baselines"][name] for name in ("none", "damping", "true"))
+    for name in (*measures.OF_ROLLOUTS, *more):
+        assert all(len(one[name]) == 3 for one in (results, none, damping, true)), name
+    assert results["relative_error_no_closure"] == none["relative_error"]
+    assert (none["members"], damping["members"], true["members"]) == (1, 1, 64)
+    # the mean of a field gets dt^2 amplitude^2 (1 + r^2 + ... ) of variance, r = 1 - rate dt, over 10 and 20 steps
+    r = 1 - RATE * DT
+    expected = [DT * AMPLITUDE * np.sqrt((1 - r ** (2 * steps)) / (1 - r**2)) for steps in (0, 10, 20)]
+    for one in (results["spread"], results["spread_truth"], true["spread"]):
+        np.testing.assert_allclose(one, expected, rtol=5 / np.sqrt(2 * 2 * 63))
+    assert damping["spread"] == none["spread"] == [0, 0, 0]
+    start = dataset.vorticity["test"][:2, 2]
+    decayed = start * r**20
+    np.testing.assert_allclose(arrays["field_no_closure"][-1], start[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(arrays["field_damping"][-1], decayed[0], rtol=1e-4, atol=1e-6)
+    # members that agree score their mean distance to a true member, |normal| of the spread
+    np.testing.assert_allclose(damping["crps"][1:], np.array(expected[1:]) * np.sqrt(2 / np.pi), rtol=0.3)
+    assert none["crps"][-1] > 5 * damping["crps"][-1] > 5 * results["crps"][-1] > 0
+    for kind in ("field", "energy", "enstrophy", "pdf"):
+        assert {f"{kind}_{name}" for name in ("truth", "model", "no_closure", "damping", "true")} <= arrays.keys()
+
+
+@pytest.mark.slow
+def test_the_kolmogorov_law_is_that_of_its_exact_closure(dataset):
+    problem = Kolmogorov(stored_resolution=16, resolution=16, noise_sigma=5e-3)
+    w = np.random.default_rng(2).standard_normal((2, 16, 16)).astype(np.float32)
+    law, exact, count = problem.law(w), problem.exact(), 500
+    keys = jax.random.split(jax.random.key(0), count)
+    draws = []
+    for state in w:
+        states = jnp.broadcast_to(jnp.asarray(state), (count, 16, 16))
+        draws.append(np.asarray(exact.draw(exact.noise(keys, states), states)))
+    samples = np.stack(draws)
+    error = np.sqrt(2 * np.pi * 0.005 / (2 * count))  # 1 / (2 pi alpha) independent modes a field
+    assert metrics.rms_spread(samples) / law.deviation == pytest.approx(1, abs=5 * error / np.sqrt(2))
+    at_points = (samples.mean(axis=1) - law.mean) * np.sqrt(count) / law.deviation
+    assert np.abs(at_points).max() < 6
+    np.testing.assert_allclose(exact.mean(jnp.asarray(w)), law.mean, rtol=1e-5)
+    mirrored = exact.draw(-exact.noise(keys, states), states)  # noise is symmetric: its mirror image is a draw, too
+    np.testing.assert_allclose(mirrored - law.mean[1], law.mean[1] - samples[1], atol=1e-4 * np.abs(samples).max())
+    baselines = problem.baselines(dataset)
+    np.testing.assert_allclose(baselines["exact_mean"].draw((), jnp.asarray(w)), law.mean, rtol=1e-5)
+    assert not np.any(baselines["none"].draw((), jnp.asarray(w)))
