@@ -1,7 +1,7 @@
 """The rules for the closure's noise in time that ship with the package; their fields are the configuration."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import jax
 from jaxtyping import Array, Float, Key
@@ -13,16 +13,33 @@ from closure_jax.errors import check
 
 _PIXEL_NOISE = 7  # folded into the key of a draw for its white noise
 
+Rule = TypeVar("Rule")
 
-@dataclasses.dataclass(frozen=True)
+
 class _Independent:
-    """A draw each period, independent of those before: nothing is carried, and members do not meet."""
+    """A draw each period, independent of those before: nothing is carried or fitted, and members do not meet."""
 
     crosses_members: ClassVar[bool] = False
+    white_noise: float
+
+    def fit(self: Rule, draw: Draw, windows: Windows) -> Rule:
+        """Itself: there is nothing to fit."""
+        return self
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """Nothing is carried."""
         return ()
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`."""
+        return _new_draw(draw, keys, number, vorticity, self.white_noise), carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +60,6 @@ class Held(_Independent):
         check(self.period > 0, f"period={self.period}: expected a whole number of solver steps above 0")
         _check_white_noise(self.white_noise)
 
-    def fit(self, draw: Draw, windows: Windows) -> "Held":
-        """Has nothing to fit."""
-        return self
-
-    def closure(
-        self,
-        draw: Draw,
-        carry: Carry,
-        keys: Key[Array, "state member"],
-        number: StepNumber,
-        vorticity: Float[Array, "state member n n"],
-    ) -> tuple[Float[Array, "state member n n"], Carry]:
-        """See `Coupling`."""
-        return _new_draw(draw, keys, number, vorticity, self.white_noise), carry
-
 
 @dataclasses.dataclass(frozen=True)
 class Fresh(_Independent):
@@ -76,21 +78,6 @@ class Fresh(_Independent):
     def period(self) -> int:
         """One step."""
         return 1
-
-    def fit(self, draw: Draw, windows: Windows) -> "Fresh":
-        """Has nothing to fit."""
-        return self
-
-    def closure(
-        self,
-        draw: Draw,
-        carry: Carry,
-        keys: Key[Array, "state member"],
-        number: StepNumber,
-        vorticity: Float[Array, "state member n n"],
-    ) -> tuple[Float[Array, "state member n n"], Carry]:
-        """See `Coupling`."""
-        return _new_draw(draw, keys, number, vorticity, self.white_noise), carry
 
 
 def _check_white_noise(deviation: float) -> None:
