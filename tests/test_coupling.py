@@ -281,7 +281,7 @@ def test_a_carried_noise_has_its_correlation_in_time():
     expected = a ** np.abs(np.subtract.outer(np.arange(periods), np.arange(periods)))
     np.testing.assert_allclose(np.cov(closures), expected, atol=np.sqrt(2) * error)
     series = np.stack(closures).reshape(periods, count, N, N).swapaxes(0, 1)
-    fitted = Autoregressive(0.0).fit(draw, base.Windows(np.zeros_like(series), series, 1.0))
+    fitted = Autoregressive(0.0).fit(draw, base.Windows(np.zeros_like(series), series, 1.0, 1.0))
     assert abs(fitted.correlation - a) < error
 
 

@@ -3,9 +3,9 @@
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.base import Coupling
 from closure_jax.coupling.draw import Draw, FixedSteps, NoClosure
-from closure_jax.coupling.rules import Fresh, Held
+from closure_jax.coupling.rules import Fresh, Held, Scaled
 
-__all__ = ["COUPLINGS", "Coupled", "Coupling", "Draw", "FixedSteps", "Fresh", "Held", "NoClosure"]
+__all__ = ["COUPLINGS", "Coupled", "Coupling", "Draw", "FixedSteps", "Fresh", "Held", "NoClosure", "Scaled"]
 
-COUPLINGS: dict[str, type[Coupling]] = {"held": Held, "fresh": Fresh}
+COUPLINGS: dict[str, type[Coupling]] = {"held": Held, "fresh": Fresh, "scaled": Scaled}
 """Rules for the closure's noise in time, by the name that the configuration gives (`coupling.kind`)."""

@@ -30,11 +30,13 @@ class Windows:
     Attributes:
       vorticity, closure: (window, time, n, n), physical units; the closure is the one that the step from its state uses.
       interval: time between two fields of a window.
+      dt: time of one solver step, the unit in which rules count.
     """
 
     vorticity: Float[np.ndarray, "window time n n"]
     closure: Float[np.ndarray, "window time n n"]
     interval: float
+    dt: float
 
 
 @runtime_checkable
@@ -98,3 +100,9 @@ def draw_closure(
     grid = vorticity.shape[2:]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), noise)
     return jnp.reshape(draw.draw(flat, vorticity.reshape(-1, *grid)), vorticity.shape)
+
+
+def draw_mean(draw: Draw, vorticity: Float[Array, "state member n n"]) -> Float[Array, "state member n n"] | None:
+    """The conditional mean of each member's closure; None where the draw has none."""
+    mean = draw.mean(vorticity.reshape(-1, *vorticity.shape[2:]))
+    return None if mean is None else jnp.reshape(mean, vorticity.shape)

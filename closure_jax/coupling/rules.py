@@ -1,4 +1,7 @@
-"""The rules for the closure's noise in time that ship with the package; their fields are the configuration."""
+"""Rules whose draws are independent of each other: held as they are, taken afresh each step, or held with their noise scaled.
+
+The fields of a rule are the configuration. `autoregressive` has the rule for noise with a memory; docs/coupling.md derives both.
+"""
 
 import dataclasses
 from typing import ClassVar, TypeVar
@@ -9,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from closure_jax import random
 from closure_jax.coupling.base import Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
+from closure_jax.coupling.scaling import check_has_mean, check_mean_by, draws_needed, scaled_closure
 from closure_jax.errors import check
 
 _PIXEL_NOISE = 7  # folded into the key of a draw for its white noise
@@ -20,7 +24,6 @@ class _Independent:
     """A draw each period, independent of those before: nothing is carried or fitted, and members do not meet."""
 
     crosses_members: ClassVar[bool] = False
-    white_noise: float
 
     def fit(self: Rule, draw: Draw, windows: Windows) -> Rule:
         """Itself: there is nothing to fit."""
@@ -29,6 +32,12 @@ class _Independent:
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """Nothing is carried."""
         return ()
+
+
+class _Unscaled(_Independent):
+    """The draw as it is, with white noise on it."""
+
+    white_noise: float
 
     def closure(
         self,
@@ -43,7 +52,7 @@ class _Independent:
 
 
 @dataclasses.dataclass(frozen=True)
-class Held(_Independent):
+class Held(_Unscaled):
     """One draw, held for a period: the published coupling (arXiv 2602.17089).
 
     Holding multiplies the variance that the noise adds to the vorticity by the period.
@@ -57,12 +66,12 @@ class Held(_Independent):
     white_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self.period > 0, f"period={self.period}: expected a whole number of solver steps above 0")
+        check_period(self.period)
         _check_white_noise(self.white_noise)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fresh(_Independent):
+class Fresh(_Unscaled):
     """A new draw at each solver step: white in time, as the noise of the true system is.
 
     Attributes:
@@ -78,6 +87,62 @@ class Fresh(_Independent):
     def period(self) -> int:
         """One step."""
         return 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(_Independent):
+    """One draw, its fluctuation divided by sqrt(period), held for a period: white noise of the right strength.
+
+    The noise adds as much variance to the vorticity as one draw each step would, at 2 calls each period. What an antithetic pair
+    takes for the mean contains the part of the draw that is even in its noise; that part is held unscaled, as by `Held`.
+
+    Attributes:
+      period: solver steps for which a draw is held.
+      mean: where the conditional mean comes from: antithetic, half the sum of draws with noise z and -z; own, the draw's mean.
+    """
+
+    period: int = 5
+    mean: str = "antithetic"
+
+    def __post_init__(self) -> None:
+        check_period(self.period)
+        check_mean_by(self.mean)
+
+    @property
+    def factor(self) -> float:
+        """Of the fluctuation."""
+        return self.period**-0.5
+
+    @property
+    def draws(self) -> int:
+        """Calls of the draw in each period."""
+        return draws_needed(self.factor)
+
+    def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
+        """Nothing is carried.
+
+        Raises:
+          UserError: mean = own, and the draw has no mean.
+        """
+        check_has_mean(draw, vorticity, self.mean)
+        return ()
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`."""
+        noise = draw_noise(draw, keys_of_step(keys, number), vorticity)
+        return scaled_closure(draw, noise, vorticity, self.factor, self.mean), carry
+
+
+def check_period(period: int) -> None:
+    """Raises UserError where no solver can hold a closure so long."""
+    check(period > 0, f"period={period}: expected a whole number of solver steps above 0")
 
 
 def _check_white_noise(deviation: float) -> None:

@@ -78,7 +78,7 @@ def evaluate(
     run = functools.partial(ensemble.rollout, units=settings.units, chunk=settings.chunk, scratch=scratch)
 
     interval = float(dataset.time[1] - dataset.time[0])
-    windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval)
+    windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
     coupling = coupling.fit(draw, windows)
     truth = run(true_system, members, true_key, label="true ensemble")
     learned = run(Coupled(solver.step, solver.dt, draw, coupling), members, model_key, label="model ensemble")

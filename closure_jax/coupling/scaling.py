@@ -1,0 +1,65 @@
+"""A closure whose noise is scaled: m + factor (x - m), x a draw and m the conditional mean, which is had in one of two ways.
+
+The derivation of factors stands in docs/coupling.md.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from closure_jax.coupling.base import draw_closure, draw_mean
+from closure_jax.coupling.draw import Draw
+from closure_jax.errors import check
+
+MEANS = ("antithetic", "own")
+"""Where the conditional mean comes from: a pair of draws with noise z and -z, or the draw's own `mean`."""
+
+
+def check_mean_by(mean: str) -> None:
+    """Raises UserError where the conditional mean can't be had so from any draw."""
+    check(mean in MEANS, f"mean={mean}: expected one of {', '.join(MEANS)}")
+
+
+def check_has_mean(draw: Draw, vorticity: Float[Array, "state member n n"], mean: str) -> None:
+    """Raises UserError where mean = own, and the draw has no mean; nothing is computed."""
+    if mean == "own":
+        check(
+            jax.eval_shape(lambda: draw_mean(draw, vorticity)) is not None,
+            "mean=own: expected a draw that knows its conditional mean, which this one does not; mean=antithetic takes it"
+            " from a pair of draws",
+        )
+
+
+def draws_needed(factor: float) -> int:
+    """Calls of the draw for one scaled closure: 1 where nothing is scaled, else 2, an own mean counted as a call."""
+    return 1 if factor == 1 else 2
+
+
+def scaled_closure(
+    draw: Draw, noise: Any, vorticity: Float[Array, "state member n n"], factor: float, mean: str
+) -> Float[Array, "state member n n"]:
+    """The closure of each member from its noise, with the fluctuation times `factor`.
+
+    With an antithetic pair, the part of the closure that is even in the noise counts as its mean: it is not scaled.
+
+    Args:
+      draw: where closures come from.
+      noise: of each member, as `draw_noise` gives it.
+      vorticity: physical units.
+      factor: of the fluctuation; with 1 the draw itself is returned, and no mean is computed.
+      mean: where the conditional mean comes from.
+    Raises:
+      UserError: mean = own, and the draw has no mean.
+    """
+    check_has_mean(draw, vorticity, mean)
+    if factor == 1 or not jax.tree.leaves(noise):
+        return draw_closure(draw, noise, vorticity)
+    own = draw_mean(draw, vorticity) if mean == "own" else None
+    if own is not None:
+        return own + factor * (draw_closure(draw, noise, vorticity) - own)
+    both = jax.tree.map(lambda z: jnp.concatenate([z, -z], axis=1), noise)
+    pairs = draw_closure(draw, both, jnp.concatenate([vorticity, vorticity], axis=1))
+    plus, minus = jnp.split(pairs, 2, axis=1)
+    return (plus + minus) / 2 + factor * (plus - minus) / 2
