@@ -1,7 +1,7 @@
 """The closure inside the solver: rules for its noise in time against loops by hand and closed forms, and what they may carry."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from closure_jax import random
-from closure_jax.coupling import COUPLINGS, Fresh, Held, base, ensemble
+from closure_jax.coupling import AR1, COUPLINGS, Fresh, Held, Scaled, base, ensemble
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure, is_random
 from closure_jax.errors import UserError
@@ -191,50 +191,67 @@ def test_impossible_rules_are_refused():
         ensemble.rollout(coupled(NoClosure(), Held(7)), np.zeros((1, 1, N, N)), jax.random.key(0), 1, "refused")
 
 
+@pytest.mark.slow
 def test_gradient_of_a_coupled_run_is_that_of_finite_differences():
     keys, w = members()
     weights = w[0, 0]
+    for rule in (Held(2), Fresh(), Scaled(2), Scaled(2, "own"), AR1(2, 3.0)):
 
-    def loss(inputs):
-        amplitude, viscosity = inputs
-        flow = flow_lib.KolmogorovFlow(GRID, viscosity)
-        end = run(coupled(ExactLaw(GRID, None), Held(2), flow, remat=True), keys, amplitude * w, 0, 10)
-        return jnp.mean(end**2) + jnp.mean(weights * end)
+        def loss(inputs, rule=rule):
+            amplitude, viscosity, sigma = inputs
+            flow = flow_lib.KolmogorovFlow(GRID, viscosity)
+            end = run(coupled(Louder(GRID, NOISE, sigma), rule, flow, remat=True), keys, amplitude * w, 0, 10)
+            return jnp.mean(end**2) + jnp.mean(weights * end)
 
-    inputs = np.array([1.3, 2e-2])
-    gradient = jax.jit(jax.grad(loss))(inputs)
-    value = jax.jit(loss)
-    for i in range(2):
-        # truncation h^2 and rounding eps / h, both near 1e-9 of the value at h = 3e-5
-        h = 3e-5 * inputs[i] * np.eye(2)[i]
-        difference = (value(inputs + h) - value(inputs - h)) / (2 * h[i])
-        np.testing.assert_allclose(gradient[i], difference, rtol=1e-6)
-
-
-# --- rules that a fork may bring ---------------------------------------------------------------------------------------
+        inputs = np.array([1.3, 2e-2, 2.0])
+        gradient = jax.jit(jax.grad(loss))(inputs)
+        value = jax.jit(loss)
+        for i in range(3):
+            # truncation h^2 and rounding eps / h, both near 1e-9 of the value at h = 3e-5
+            h = 3e-5 * inputs[i] * np.eye(3)[i]
+            difference = (value(inputs + h) - value(inputs - h)) / (2 * h[i])
+            np.testing.assert_allclose(gradient[i], difference, rtol=1e-6, err_msg=str(rule))
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoregressive:
-    """Noise that is correlated in time: z' = a z + sqrt(1 - a^2) xi, carried from period to period."""
+class Louder(ExactLaw):
+    """The exact law with its noise times a factor, which may be traced."""
 
-    correlation: float
-    period: int = 2
-    crosses_members: ClassVar[bool] = False
+    factor: Any = 1.0
 
-    def fit(self, draw, windows):
-        residual = windows.closure - np.asarray(draw.mean(windows.vorticity))
-        lagged = np.mean(residual[:, 1:] * residual[:, :-1]) / np.mean(residual**2)
-        return dataclasses.replace(self, correlation=float(lagged))
+    def draw(self, noise, vorticity):
+        return super().draw(self.factor * noise, vorticity)
 
-    def begin(self, draw, keys, vorticity):
-        return base.draw_noise(draw, base.keys_of_step(keys, base.BEGIN), vorticity)
 
-    def closure(self, draw, carry, keys, number, vorticity):
-        a = self.correlation
-        new = base.draw_noise(draw, base.keys_of_step(keys, number), vorticity)
-        carry = jax.tree.map(lambda z, xi: a * z + np.sqrt(1 - a**2) * xi, carry, new)
-        return base.draw_closure(draw, carry, vorticity), carry
+@pytest.mark.slow
+def test_cuts_and_chunks_change_nothing_whatever_a_rule_carries():
+    keys, w = members()
+    held = run(coupled(EXACT, Held(2)), keys, w, 4, 12)
+    for rule in (Scaled(2), AR1(2, 20.0), AR1(2, 0.0)):
+        dynamics = coupled(EXACT, rule)
+        whole = run(dynamics, keys, w, 4, 12)
+        assert_same(run(dynamics, keys, w, 4, 12, cut=6), whole)
+        assert np.abs(held - whole).max() > 1e-3 * np.abs(whole).max()
+        slow = dataclasses.replace(dynamics, dt=0.02, step=stepper.euler_maruyama(FLOW, 0.02))
+        together, cut = (ensemble_of(slow, w, chunk) for chunk in (6, 2))
+        np.testing.assert_allclose(cut, together, atol=1e-5 * np.abs(together).max())
+
+
+def test_a_carried_noise_has_its_correlation_in_time():
+    a, count, periods = 0.6, 64, 3
+    rule, draw = AR1(2, -2 / np.log(a)), Relaxation(0.0, 1.0)
+    keys = jax.random.split(jax.random.key(2), count)[None]
+    w = jnp.zeros((1, count, N, N))
+    carry, closures = rule.begin(draw, keys, w), []
+    for period in range(periods):
+        closure, carry = rule.closure(draw, carry, keys, rule.period * period, w)
+        closures.append(np.asarray(closure).ravel() / rule.factor)
+    error = 5 / np.sqrt(count * N * N)
+    expected = a ** np.abs(np.subtract.outer(np.arange(periods), np.arange(periods)))
+    np.testing.assert_allclose(np.cov(closures), expected, atol=np.sqrt(2) * error)
+
+
+# --- rules that a fork may bring ---------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,35 +271,6 @@ class MemberMean:
         noise = base.draw_noise(draw, base.keys_of_step(keys, number), vorticity)
         fields = base.draw_closure(draw, noise, vorticity)
         return jnp.broadcast_to(fields.mean(axis=1, keepdims=True), fields.shape), carry
-
-
-@pytest.mark.slow
-def test_what_a_rule_carries_survives_cuts_and_chunks():
-    keys, w = members()
-    dynamics = coupled(EXACT, Autoregressive(0.9))
-    whole = run(dynamics, keys, w, 4, 12)
-    assert_same(run(dynamics, keys, w, 4, 12, cut=6), whole)
-    assert np.abs(run(coupled(EXACT, Held(2)), keys, w, 4, 12) - whole).max() > 1e-3 * np.abs(whole).max()
-    slow = dataclasses.replace(dynamics, dt=0.02, step=stepper.euler_maruyama(FLOW, 0.02))
-    together, cut = (ensemble_of(slow, w, chunk) for chunk in (6, 2))
-    np.testing.assert_allclose(cut, together, atol=1e-5 * np.abs(together).max())
-
-
-def test_a_carried_noise_has_its_correlation_in_time():
-    a, count, periods = 0.6, 64, 3
-    rule, draw = Autoregressive(a), Relaxation(0.0, 1.0)
-    keys = jax.random.split(jax.random.key(2), count)[None]
-    w = jnp.zeros((1, count, N, N))
-    carry, closures = rule.begin(draw, keys, w), []
-    for period in range(periods):
-        closure, carry = rule.closure(draw, carry, keys, rule.period * period, w)
-        closures.append(np.asarray(closure).ravel())
-    error = 5 / np.sqrt(count * N * N)
-    expected = a ** np.abs(np.subtract.outer(np.arange(periods), np.arange(periods)))
-    np.testing.assert_allclose(np.cov(closures), expected, atol=np.sqrt(2) * error)
-    series = np.stack(closures).reshape(periods, count, N, N).swapaxes(0, 1)
-    fitted = Autoregressive(0.0).fit(draw, base.Windows(np.zeros_like(series), series, 1.0, 1.0))
-    assert abs(fitted.correlation - a) < error
 
 
 def test_a_rule_across_members_sees_whole_states_whatever_the_chunk():

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from closure_jax import random
-from closure_jax.coupling import COUPLINGS, Fresh, Held, Scaled
+from closure_jax.coupling import AR1, COUPLINGS, Fresh, Held, Scaled
 from closure_jax.coupling.advance import Coupled
+from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import NoClosure
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
@@ -109,7 +110,7 @@ def test_an_antithetic_pair_holds_the_even_part_of_the_noise_unscaled():
 def test_rules_of_one_step_are_fresh():
     draw, (keys, w) = Linear(rate=1.0), members(3)
     expected = closure_of(Fresh(), draw, keys, w)
-    for rule in (Held(1), Scaled(1), Scaled(1, "own")):
+    for rule in (Held(1), Scaled(1), Scaled(1, "own"), AR1(1, 0.0), AR1(1, 0.0, "own")):
         np.testing.assert_array_equal(closure_of(rule, draw, keys, w), expected)
     assert np.std(expected) > 0.1
 
@@ -135,22 +136,111 @@ def test_the_spread_of_an_ornstein_uhlenbeck_mode_is_right_at_any_period():
         )
 
 
+# --- noise with a memory ---------------------------------------------------------------------------------------------
+
+
+def test_the_variance_of_correlated_sums_is_the_sum_over_all_pairs():
+    for periods, correlation in [(1, 0.5), (2, 0.0), (7, 0.3), (40, 0.95)]:
+        lags = np.abs(np.subtract.outer(np.arange(periods), np.arange(periods)))
+        assert variance_of_sums(periods, correlation) == pytest.approx(np.sum(correlation**lags), rel=1e-12)
+
+
+def test_the_factor_gives_the_growth_of_noise_that_is_drawn_each_step():
+    def growth(rule):  # of the variance, a step, in units of (dt sigma)^2: the slope of c^2 s^2 variance_of_sums(K) / s
+        a, s = rule.correlation, rule.period
+        return rule.factor**2 * s * (1 + a) / (1 - a)
+
+    for steps in (0.0, 0.1, 2.0, 30.0, 1e4):
+        truth = AR1(1, steps)
+        assert truth.factor == 1
+        for period in (2, 5, 20):
+            rule = AR1(period, steps)
+            assert growth(rule) == pytest.approx(growth(truth), rel=1e-9)
+            assert rule.correlation == pytest.approx(truth.correlation**period, abs=1e-15)
+    assert AR1(5, 0.0).factor == Scaled(5).factor and AR1(5, 1e-300).factor == Scaled(5).factor
+    # far below the correlation time nothing is scaled: c^2 = 1 - (s^2 - 1) / (12 T^2) + O(T^-4)
+    assert 1 - AR1(5, 100.0).factor ** 2 == pytest.approx(24 / 12 / 100**2, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_accumulated_variance_of_carried_noise_is_its_formula():
+    steps, correlation_steps, draw = 200, 8.0, Linear(drift=0.3)
+    truth = variance_of_sums(steps, np.exp(-1 / correlation_steps))
+    for period, count in ((1, 64), (5, 128), (20, 128)):
+        rule = AR1(period, correlation_steps)
+        w = (end(draw, rule, steps, count) - steps * DT * draw.drift) / (DT * draw.amplitude)
+        expected = rule.factor**2 * period**2 * variance_of_sums(steps // period, rule.correlation)
+        assert np.mean(w**2) / expected == pytest.approx(1, abs=ERRORS * standard_error(w)), period
+        # both grow alike; what they differ by is a constant, (s^2 - 1) / 3 for T far above s, and less below
+        assert -1e-9 <= expected - truth <= (period**2 - 1) / 3 + 1e-9
+
+
+def windows_of(series, mean=0.0, interval=0.1, dt=0.01):
+    """Windows of the closure `series` (window, time, n, n) at vorticity 0."""
+    return Windows(np.zeros_like(series), series + mean, interval, dt)
+
+
+def correlated(shape, correlation, rng):
+    """Standard normal, AR(1) along axis 1."""
+    noise = rng.standard_normal(shape)
+    for i in range(1, shape[1]):
+        noise[:, i] = correlation * noise[:, i - 1] + np.sqrt(1 - correlation**2) * noise[:, i]
+    return noise
+
+
+def test_the_fit_finds_the_correlation_of_the_residual():
+    rng, shape = np.random.default_rng(0), (32, 8, N, N)
+    draws = Linear(drift=0.3), Linear(drift=0.3, secret=True), Linear(drift=0.3, secret=True, even=0.6)
+    for correlation in (0.6, 0.95):
+        series = draws[0].amplitude * correlated(shape, correlation, rng)
+        for draw in draws:
+            fitted = AR1(5).fit(draw, windows_of(series, draw.drift))
+            found = np.exp(-10 / fitted.correlation_steps)  # 10 steps are an interval
+            # 4 antithetic pairs leave the mean the variance 2 even^2 / 4 of the residual's; n products of two such residuals
+            error = (1 + draw.even**2 / 2) / np.sqrt(32 * 7 * N * N)
+            assert found == pytest.approx(correlation, abs=ERRORS * error), (correlation, draw)
+            assert fitted.correlation == pytest.approx(np.sqrt(found)) and fitted == fitted.fit(
+                draw, windows_of(series)
+            )
+    assert AR1(5, 3.0).fit(draws[0], windows_of(series)) == AR1(5, 3.0)
+
+
+def test_white_residuals_are_fitted_as_white():
+    rng, shape, draw = np.random.default_rng(1), (32, 8, N, N), Linear(drift=0.3, secret=True)
+    white = draw.amplitude * rng.standard_normal(shape)
+    lasting = draw.amplitude * 0.3 * rng.standard_normal((32, 1, N, N))  # an error of the mean, the same all the time
+    for series in (white, white + lasting, 0 * white):
+        fitted = AR1(5).fit(dataclasses.replace(draw, amplitude=0.7 * np.any(series)), windows_of(series, draw.drift))
+        assert fitted.correlation_steps == 0 and fitted.correlation == 0 and fitted.factor == Scaled(5).factor
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
 def test_impossible_rules_are_refused_in_one_line():
-    for rule, fields in [(Scaled, {"period": 0}), (Scaled, {"mean": "exact"})]:
+    cases = [(rule, fields) for rule in (Scaled, AR1) for fields in ({"period": 0}, {"mean": "exact"})]
+    for rule, fields in [*cases, (AR1, {"correlation_steps": -2.0}), (AR1, {"correlation_steps": float("inf")})]:
         ((name, value),) = fields.items()
         with pytest.raises(UserError, match=f"^{name}={value}: expected .*$"):
             rule(**fields)
-    assert COUPLINGS["scaled"]() == Scaled(5, "antithetic")
+    assert COUPLINGS["scaled"]() == Scaled(5, "antithetic") and COUPLINGS["ar1"]() == AR1(5, -1.0, "antithetic")
+    draw, (keys, w) = Linear(), members(2)
+    with pytest.raises(UserError, match="^correlation_steps=-1: expected the rule to be fitted .*$"):
+        AR1().begin(draw, keys, w)
+    short = windows_of(np.zeros((1, 4, N, N))), windows_of(np.zeros((4, 1, N, N))), windows_of(np.ones((4, 2, N, N)))
+    for windows, what in zip(short, ("1 training traj", "4 training traj", "the residual's autocorr"), strict=True):
+        with pytest.raises(
+            UserError, match=f"^correlation_steps=-1: {what}.* expected .*; give a number of solver steps.*$"
+        ):
+            AR1().fit(draw, windows)
 
 
 def test_a_mean_that_a_draw_does_not_have_is_refused():
     keys, w = members(2)
     secret = Linear(secret=True)
-    for rule in (Scaled(5, "own"), Scaled(1, "own")):
-        for use in (rule.begin, lambda draw, keys, w, rule=rule: rule.closure(draw, (), keys, 0, w)):
+    for rule in (Scaled(5, "own"), Scaled(1, "own"), AR1(5, 2.0, "own")):
+        carry = rule.begin(Linear(), keys, w)
+        for use in (rule.begin, lambda draw, keys, w, rule=rule, carry=carry: rule.closure(draw, carry, keys, 0, w)):
             with pytest.raises(UserError, match="^mean=own: expected a draw that knows .*; mean=antithetic takes .*$"):
                 use(secret, keys, w)
     assert Scaled(5).begin(secret, keys, w) == ()

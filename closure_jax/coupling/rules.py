@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from closure_jax import random
 from closure_jax.coupling.base import Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
-from closure_jax.coupling.scaling import check_has_mean, check_mean_by, draws_needed, scaled_closure
+from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
 from closure_jax.errors import check
 
 _PIXEL_NOISE = 7  # folded into the key of a draw for its white noise
@@ -116,7 +116,7 @@ class Scaled(_Independent):
     @property
     def draws(self) -> int:
         """Calls of the draw in each period."""
-        return draws_needed(self.factor)
+        return 1 if self.period == 1 else 2
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """Nothing is carried.

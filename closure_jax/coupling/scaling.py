@@ -32,11 +32,6 @@ def check_has_mean(draw: Draw, vorticity: Float[Array, "state member n n"], mean
         )
 
 
-def draws_needed(factor: float) -> int:
-    """Calls of the draw for one scaled closure: 1 where nothing is scaled, else 2, an own mean counted as a call."""
-    return 1 if factor == 1 else 2
-
-
 def scaled_closure(
     draw: Draw, noise: Any, vorticity: Float[Array, "state member n n"], factor: float, mean: str
 ) -> Float[Array, "state member n n"]:

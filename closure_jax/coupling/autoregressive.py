@@ -1,0 +1,211 @@
+"""The rule for noise with a memory: the noise variable is carried from draw to draw as an autoregression of order one.
+
+After the AR(1) noise of pyqg_generative (Perezhogin, Zanna, Fernandez-Granda 2023), whose correlation is that of the residual
+H - E[H | w] along true trajectories. docs/coupling.md derives the factor and says how the fit decides.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from closure_jax import random
+from closure_jax.coupling.base import BEGIN, Carry, StepNumber, Windows, draw_noise, keys_of_step
+from closure_jax.coupling.draw import Draw
+from closure_jax.coupling.rules import check_period
+from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
+from closure_jax.errors import check, finite
+
+FITTED = -1.0
+"""Stands for a correlation time that `fit` takes from the training windows."""
+
+_FIELDS = 256  # of the windows, whose residual is computed
+_PAIRS = 4  # antithetic pairs that estimate a conditional mean which the draw does not know
+_BLOCK = 16  # fields at a time
+_SURE = 3.0  # standard errors
+
+
+@dataclasses.dataclass(frozen=True)
+class AR1:
+    """One draw a period, whose noise remembers the one before: z' = a z + sqrt(1 - a^2) xi, xi fresh, a = exp(-period / T).
+
+    The fluctuation is scaled so that, over times long beside T, the noise adds as much variance to the vorticity as one that
+    has this correlation time and is drawn each step. For T far above the period that factor is 1; for T = 0 the rule is `Scaled`.
+
+    Attributes:
+      period: solver steps for which a draw is held.
+      correlation_steps: T, solver steps in which the noise's autocorrelation falls to 1/e; 0: white noise; -1: fitted to the
+        training windows.
+      mean: where the conditional mean comes from, as of `Scaled`.
+    """
+
+    period: int = 5
+    correlation_steps: float = FITTED
+    mean: str = "antithetic"
+
+    crosses_members: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_period(self.period)
+        finite(self, "correlation_steps")
+        check(
+            self.correlation_steps >= 0 or self.correlation_steps == FITTED,
+            f"correlation_steps={self.correlation_steps}: expected a number of solver steps that is not negative, or -1 to fit it"
+            " to the training windows",
+        )
+        check_mean_by(self.mean)
+
+    @property
+    def correlation(self) -> float:
+        """a, between the noise of two draws in turn."""
+        steps = self._known_steps()
+        return math.exp(-self.period / steps) if steps > 0 else 0.0
+
+    @property
+    def factor(self) -> float:
+        """Of the fluctuation: its square is tanh(period / 2T) / (period tanh(1 / 2T))."""
+        steps = self._known_steps()
+        if steps == 0:
+            return self.period**-0.5
+        return math.sqrt(math.tanh(self.period / (2 * steps)) / (self.period * math.tanh(1 / (2 * steps))))
+
+    @property
+    def draws(self) -> int:
+        """Calls of the draw in each period."""
+        return 1 if self.period == 1 else 2
+
+    def _known_steps(self) -> float:
+        check(
+            self.correlation_steps != FITTED,
+            "correlation_steps=-1: expected the rule to be fitted to training windows before it is used; or give a number of"
+            " solver steps, 0 for white noise",
+        )
+        return self.correlation_steps
+
+    def fit(self, draw: Draw, windows: Windows) -> "AR1":
+        """The rule with T from the residual's autocorrelation at the windows' interval; itself where T was given.
+
+        Raises:
+          UserError: see `residual_autocorrelation`; or the residual does not change over an interval.
+        """
+        if self.correlation_steps != FITTED:
+            return self
+        correlation = residual_autocorrelation(draw, windows)
+        if correlation == 0:
+            return dataclasses.replace(self, correlation_steps=0.0)
+        check(
+            correlation < 1,
+            f"correlation_steps=-1: the residual's autocorrelation at the interval of the windows, {windows.interval:g}, is"
+            f" {correlation:.4f}, expected less than 1; give a number of solver steps",
+        )
+        return dataclasses.replace(self, correlation_steps=-windows.interval / windows.dt / math.log(correlation))
+
+    def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
+        """The noise of a fresh draw.
+
+        Raises:
+          UserError: the rule has not been fitted; or mean = own, and the draw has no mean.
+        """
+        self._known_steps()
+        check_has_mean(draw, vorticity, self.mean)
+        return draw_noise(draw, keys_of_step(keys, BEGIN), vorticity)
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`; the noise is carried."""
+        fresh = draw_noise(draw, keys_of_step(keys, number), vorticity)
+        old, new = self.correlation, math.sqrt(1 - self.correlation**2)
+        noise = jax.tree.map(lambda z, xi: old * z + new * xi, carry, fresh)
+        return scaled_closure(draw, noise, vorticity, self.factor, self.mean), noise
+
+
+# --- the fit ---------------------------------------------------------------------------------------------------------
+
+
+def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
+    """Autocorrelation of r = H - E[H | w] between two fields in turn, as that of AR(1) noise; 0 where r passes for white.
+
+    It passes for white where the autocorrelation is within three standard errors of 0, and where lag two tells that less than
+    half of r's variance is correlated at all: a small error of the draw's mean, which lasts as long as the vorticity, looks
+    so. Standard errors are those between windows, which are independent. At most 256 fields are looked at.
+
+    Raises:
+      UserError: fewer than two windows, or than two fields in each.
+    """
+    count, times = windows.vorticity.shape[:2]
+    check(
+        count >= 2 and times >= 2,
+        f"correlation_steps=-1: {count} training trajectories of {times} snapshots, expected at least 2 of 2 to fit it; give"
+        " a number of solver steps, 0 for white noise",
+    )
+    taken = np.linspace(0, count - 1, min(count, _FIELDS // 4)).round().astype(int)
+    length = min(times, _FIELDS // len(taken))
+    span = slice((times - length) // 2, (times - length) // 2 + length)
+    vorticity, closure = windows.vorticity[taken, span], windows.closure[taken, span]
+    mean, error = _conditional_mean(draw, vorticity.reshape(-1, *vorticity.shape[2:]))
+    residual = np.asarray(closure, np.float64) - mean.reshape(closure.shape)
+
+    variance = np.mean(residual**2, axis=(1, 2, 3)) - error
+    if not variance.mean() > 0:
+        return 0.0
+    lag_one, noise_one = _autocorrelation(residual, variance, 1)
+    if lag_one < _SURE * _standard_error(noise_one):
+        return 0.0
+    if (
+        length > 2
+    ):  # of r = white + correlated, the latter a share q: lag one q a, lag two q a^2, and q < 1/2 is excess > 0
+        lag_two, noise_two = _autocorrelation(residual, variance, 2)
+        excess = lag_two - 2 * lag_one**2
+        if excess > _SURE * _standard_error(noise_two - 4 * lag_one * noise_one):
+            return 0.0
+    return lag_one
+
+
+def _autocorrelation(
+    residual: Float[np.ndarray, "window time n n"], variance: Float[np.ndarray, " window"], lag: int
+) -> tuple[float, Float[np.ndarray, " window"]]:
+    """Autocorrelation at a lag, and what each window contributes to its error (first order)."""
+    products = np.mean(residual[:, lag:] * residual[:, :-lag], axis=(1, 2, 3))
+    found = float(products.mean() / variance.mean())
+    return found, (products - found * variance) / variance.mean()
+
+
+def _standard_error(contributions: Float[np.ndarray, " window"]) -> float:
+    return float(np.std(contributions, ddof=1) / np.sqrt(len(contributions)))
+
+
+def _conditional_mean(
+    draw: Draw, vorticity: Float[np.ndarray, "batch n n"]
+) -> tuple[Float[np.ndarray, "batch n n"], float]:
+    """E[H | w] by the draw itself, else estimated by antithetic pairs; and the variance that the estimate has."""
+    keys = random.stream(0, "coupling")
+
+    def block(numbers: Int[Array, " batch"], fields: Float[Array, "batch n n"]) -> tuple[Array, Array]:
+        own = draw.mean(fields)
+        if own is not None:
+            return own, jnp.zeros(())
+        repeated = jnp.repeat(fields, _PAIRS, axis=0)
+        of_field = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(keys, number), _PAIRS))(numbers)
+        noise = draw.noise(of_field.reshape(-1), repeated)
+        pairs = (draw.draw(noise, repeated) + draw.draw(jax.tree.map(jnp.negative, noise), repeated)) / 2
+        pairs = pairs.reshape(len(fields), _PAIRS, *fields.shape[1:])
+        return pairs.mean(axis=1), jnp.mean(jnp.var(pairs, axis=1, ddof=1)) / _PAIRS
+
+    run, found = jax.jit(block), []
+    for first in range(0, len(vorticity), _BLOCK):
+        numbers = np.arange(first, first + _BLOCK) % len(
+            vorticity
+        )  # the last block takes some of the first fields again
+        found.append(run(numbers, jnp.asarray(vorticity[numbers])))
+    means, errors = zip(*found, strict=True)
+    return np.concatenate(means)[: len(vorticity)].astype(np.float64), float(np.mean(errors))
