@@ -23,6 +23,9 @@ def test_every_preset_is_possible_and_its_own():
         assert c.preset == preset and config.build(c).preset == preset
         c.flow.viscosity = 5.0
         assert config.base(preset).flow.viscosity == 1e-3
+    rules = [configured(preset).coupling for preset in ("paper", "small", "tiny")]
+    assert [(rule.kind, rule.period) for rule in rules] == [("held", 5), ("scaled", 5), ("scaled", 5)]
+    assert rules[0].white_noise == 5e-5  # as published
     message = refusal(config.base, "tinny")
     assert "'tinny'" in message and "expected paper, small, tiny" in message and "nearest is 'tiny'" in message
 
@@ -174,6 +177,7 @@ def test_names_of_the_first_release_still_work_where_they_are_read():
         for process in ("diffusion", "flow_matching")
         for latent in ("ga", "mp", "joint")
     ]
+    everything.append(configured("tiny", "flow_matching", "ga", "coupling.kind=held"))  # the rule of that release
     known = {name for c in everything for name, _ in config.leaves(c)}
     assert set(names.RENAMED.values()) <= known and not set(names.RENAMED) & known
 
@@ -236,7 +240,7 @@ ALONE = {
     "transport.ema_decay": ["-0.1"],
     "coupling.kind": ["hold"],
     "coupling.period": ["-5", "7", "2000"],
-    "coupling.white_noise": ["-1.0"],
+    "coupling.mean": ["exact"],
     "program.kind": ["joined", "joint"],
     "sampler.steps": ["0"],
     "training.log_every": ["0"],
@@ -270,6 +274,15 @@ AGAINST = [
     ("tiny", "diffusion", "ga", ["transport.sigma=1"], "transport.sigma", "1.0"),
     ("tiny", "diffusion", "ga", ["transport.spacing=karas"], "transport.spacing", "karas"),
     ("tiny", "flow_matching", "joint", ["latent.moment_weight=-0.1"], "latent.moment_weight", "-0.1"),
+    (
+        "tiny",
+        "flow_matching",
+        "ga",
+        ["coupling.kind=ar1", "coupling.correlation_steps=-2"],
+        "coupling.correlation_steps",
+        "-2.0",
+    ),
+    ("paper", "flow_matching", "ga", ["coupling.white_noise=-1.0"], "coupling.white_noise", "-1.0"),
     ("paper", "flow_matching", "ga", ["autoencoder.latent_resolution=8"], "autoencoder.latent_resolution", "8"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=20"], "autoencoder.width", "20"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=48"], "autoencoder.width", "48"),

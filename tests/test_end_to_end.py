@@ -108,6 +108,7 @@ def test_results_have_every_key(finished):
     assert rollout["time"] == [0.0, 1.0] and all(len(rollout[name]) == 2 for name in lists)
     assert rollout["relative_error"][0] == 0 and rollout["finite_fraction"] == 1
     assert rollout["seconds_per_time_unit"] > 0
+    assert rollout["hold"] == 5 and rollout["coupling"] == {"kind": "scaled", "period": 5, "mean": "antithetic"}
     assert rollout["baselines"].keys() == {"none", "exact_mean"}
 
 

@@ -151,6 +151,7 @@ def test_baselines_are_judged_as_the_model_is(dataset):
     more = {"final_size": lambda fields, truth, problem: [float(np.abs(one).max()) for one in fields]}
     results, arrays = a_posteriori.evaluate(Toy(), Fresh(), dataset, draw, seed, settings, measures=more)
     assert results["start_time"] == pytest.approx(0.3) and results["time"] == [0, 1, 2] and results["hold"] == 1
+    assert results["coupling"] == {"white_noise": 0.0}
     none, damping, true = (results["baselines"][name] for name in ("none", "damping", "true"))
     for name in (*measures.OF_ROLLOUTS, *more):
         assert all(len(one[name]) == 3 for one in (results, none, damping, true)), name

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from closure_jax.pages import drawing
+from closure_jax.pages.results import coupling_rule
 from closure_jax.pages.run import animation, fields
 from closure_jax.pages.run.report import write_report
 
@@ -149,6 +150,7 @@ def make_results():
             "members": 8,
             "sampler_steps": 4,
             "hold": 5,
+            "coupling": {"kind": "ar1", "period": 5, "correlation_steps": 12.5, "mean": "antithetic"},
         },
     }
 
@@ -232,6 +234,13 @@ def test_key_figures_are_on_the_page(page):
     _, text = page
     for shown in ("0.0026", "1.01", "0.909", "at the last time, 20 time units", "4.00 · 10⁻⁹", "1 h 12 min"):
         assert shown in text, shown
+    rule = "a new sample each 5 time steps by the rule ar1 (correlation_steps 12.5, mean antithetic)"
+    assert rule in re.sub(r"\s+", " ", text)
+
+
+def test_the_rule_of_an_older_run_is_that_of_its_configuration():
+    assert coupling_rule({}, {}) == "held"
+    assert coupling_rule({"a_posteriori": None}, {"coupling": {"kind": "scaled", "period": 5}}) == "scaled"
 
 
 def test_sections_come_in_the_order_of_the_argument(page):

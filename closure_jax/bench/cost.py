@@ -109,6 +109,7 @@ def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
         2 * _truth_operations(truth, experiment.data.resolution) / _SOLVER_SHARE
     )  # the model's and the true ensemble
     sample = encode + decode + ev.rollout_sampler_steps * network
+    sample *= getattr(experiment.coupling, "draws", 1)  # a rule may need several in each period
     sample /= experiment.coupling.period * _SAMPLING_SHARE
     memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
     return [*rows, Phase("a_posteriori", members, rollout_steps, memory, members * rollout_steps * (solver + sample))]

@@ -160,7 +160,7 @@ def _coupled_run(
     """run(model, keys, vorticity_hat, steps) -> vorticity_hat, and its first three arguments."""
     experiment, model = made()
     problem: Any = experiment.problem
-    coupling = dataclasses.replace(Held(_HOLD), white_noise=experiment.config.coupling.white_noise)
+    coupling = Held(_HOLD, white_noise=experiment.config.coupling.get("white_noise", 0.0))
     solver = problem.solver()
 
     def run(model, keys, vorticity_hat, count):

@@ -40,7 +40,7 @@ def small() -> ConfigDict:
     use(config, "transport.schedule", "cosine", warmup_steps=50)
     config.transport.update(batch_size=32, steps=3_000, learning_rate=3e-3, clip_norm=1.0, ema_decay=0.99)
     config.transport.prediction = "data"
-    use(config, "coupling", "held", period=5, white_noise=0.0)
+    use(config, "coupling", "scaled", period=5)
     config.training.update(log_every=20, checkpoint_every=200)
     config.evaluation.update(states=64, samples=64, geometry_states=400)
     config.evaluation.update(rollout_states=2, rollout_members=16, rollout_chunk=128, rollout_time=10.0)

@@ -95,6 +95,7 @@ def evaluate(
         "members": settings.members,
         "start_time": float(dataset.time[column]),
         "hold": coupling.period,
+        "coupling": dict(vars(coupling)),  # with what was fitted
         "time": [float(unit) for unit in range(settings.units + 1)],
         **judge(learned),
         "spread_truth": by_time(lambda fields, _: metrics.rms_spread(fields))(truth.fields, truth.fields, problem),

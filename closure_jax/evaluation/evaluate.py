@@ -64,7 +64,8 @@ def run(
             )
             shutil.rmtree(scratch, ignore_errors=True)
         results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
-        results["a_posteriori"]["coupling"] = config_lib.to_dict(experiment.config.coupling)
+        fitted = results["a_posteriori"]["coupling"]
+        results["a_posteriori"]["coupling"] = {"kind": experiment.config.coupling.kind, **fitted}
         arrays |= more
     results["settings"] = settings(experiment)
     return results, {name: np.asarray(array, np.float32) for name, array in (arrays | shown).items()}

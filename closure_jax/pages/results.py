@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from closure_jax.tables import value_text
+
 RENAMED = {
     "problem.dt": "flow.dt",
     "problem.domain_length": "flow.domain_length",
@@ -77,6 +79,17 @@ def baselines(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     if not alone and rollout.get("relative_error_no_closure"):
         alone = {"relative_error": rollout["relative_error_no_closure"]}
     return ({NO_CLOSURE: alone} if alone else {}) | {name.replace("_", " "): one for name, one in found.items()}
+
+
+def coupling_rule(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The rule for the closure's noise in time, with its numbers but for the period, as 'ar1 (correlation_steps 30.0)'.
+
+    They are `a_posteriori.coupling` of results.json; an older run has the configuration alone, or knows one rule only.
+    """
+    rule = look_up(results, "a_posteriori", "coupling") or look_up(config, "coupling") or {}
+    fields = ", ".join(f"{name} {value_text(value)}" for name, value in rule.items() if name not in ("kind", "period"))
+    kind = value_text(rule.get("kind")) if rule else "held"
+    return kind + (f" ({fields})" if fields else "")
 
 
 def first_middle_last(time: Any) -> list[int]:

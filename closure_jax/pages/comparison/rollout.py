@@ -12,12 +12,13 @@ from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
 from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.comparison.tables import Cell
-from closure_jax.pages.results import baselines, look_up, number
+from closure_jax.pages.results import baselines, coupling_rule, look_up, number
 from closure_jax.tables import Table
 
 CAPTIONS = {
     "rollout": """The coupled solver over time: error of the ensemble mean against the true ensemble's, and ensemble spread
-        over the true one, for which 1 is perfect. A sample held over several time steps makes the spread too wide.""",
+        over the true one, for which 1 is perfect. A sample held unscaled over several time steps makes the spread too
+        wide.""",
     "energy_spectra": """Kinetic energy by shell of wavenumber at the rollout's last time, up to ten decades under the
         peak; right: over the truth.""",
 }
@@ -48,9 +49,12 @@ def rollout_table(models: Sequence[Model]) -> Table:
         *("error at the first time", "in the middle", "at the end"),
         *("spread at the end", "CRPS at the end", "finite fraction", "s per time unit"),
     )
+    coupled = (run for model in models for run in model.runs if look_up(run.results, "a_posteriori"))
+    rules = dict.fromkeys(coupling_rule(run.results, run.config) for run in coupled)
     intro = (
         "The closures beside the truth and what else was run in the solver from the same starts; “no closure” is the solver "
         "alone. Error of the ensemble mean relative to the true one, spread and CRPS of the vorticity in 1/time."
+        + (f" Rule for the closure's noise in time: {', '.join(rules)}." if rules else "")
     )
     return Table(head, rows, intro=intro)
 

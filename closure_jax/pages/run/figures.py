@@ -33,7 +33,7 @@ CAPTIONS = {
         sample costs.""",
     "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
         the ensemble mean; “no closure” is the solver alone. Middle: the two ensembles should spread alike; a sample
-        held over several time steps makes the model's too wide. Right: lower is better; the dotted line is what a
+        held unscaled over several time steps makes the model's too wide. Right: lower is better; the dotted line is what a
         Gaussian ensemble with the true spread scores, spread / √π.""",
     "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
         over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from closure_jax.pages.page import Block, Code, Details, Heading, Paragraph, Picture, Section
-from closure_jax.pages.results import baselines, first_middle_last, look_up, number, setting
+from closure_jax.pages.results import baselines, coupling_rule, first_middle_last, look_up, number, setting
 from closure_jax.pages.run import animation, fields, figures, geometry_figures
 from closure_jax.tables import Table, duration, value_text
 
@@ -251,9 +251,10 @@ def _a_posteriori(run: Run) -> list[Block]:
     held = results.get("hold") or setting(run.config, "coupling.period")
     intro = (
         f"The closure inside the solver: {value_text(results.get('states'))} starts with {value_text(results.get('members'))} "
-        f"members each, {value_text(results.get('sampler_steps'))} sampler steps, one sample held for "
-        f"{value_text(held)} time steps, {value_text(results.get('seconds_per_time_unit'))} s of wall time per "
-        f"time unit. Finite fraction: {value_text(results.get('finite_fraction'))}."
+        f"members each, {value_text(results.get('sampler_steps'))} sampler steps, a new sample each "
+        f"{value_text(held)} time steps by the rule {coupling_rule(run.results, run.config)}, "
+        f"{value_text(results.get('seconds_per_time_unit'))} s of wall time per time unit. "
+        f"Finite fraction: {value_text(results.get('finite_fraction'))}."
     )
     scores = run.picture(figures.rollout_scores, run.results, run.arrays)
     return [
