@@ -209,7 +209,8 @@ def test_white_residuals_are_fitted_as_white():
     rng, shape, draw = np.random.default_rng(1), (32, 8, N, N), Linear(drift=0.3, secret=True)
     white = draw.amplitude * rng.standard_normal(shape)
     lasting = draw.amplitude * 0.3 * rng.standard_normal((32, 1, N, N))  # an error of the mean, the same all the time
-    for series in (white, white + lasting, 0 * white):
+    fleeting = draw.amplitude * correlated(shape, 0.1, rng)  # significant, and too little to be told from such an error
+    for series in (white, white + lasting, fleeting[:6], 0 * white):
         fitted = AR1(5).fit(dataclasses.replace(draw, amplitude=0.7 * np.any(series)), windows_of(series, draw.drift))
         assert fitted.correlation_steps == 0 and fitted.correlation == 0 and fitted.factor == Scaled(5).factor
 
@@ -227,7 +228,7 @@ def test_impossible_rules_are_refused_in_one_line():
     draw, (keys, w) = Linear(), members(2)
     with pytest.raises(UserError, match="^correlation_steps=-1: expected the rule to be fitted .*$"):
         AR1().begin(draw, keys, w)
-    short = windows_of(np.zeros((1, 4, N, N))), windows_of(np.zeros((4, 1, N, N))), windows_of(np.ones((4, 2, N, N)))
+    short = windows_of(np.zeros((1, 4, N, N))), windows_of(np.zeros((4, 2, N, N))), windows_of(np.ones((4, 3, N, N)))
     for windows, what in zip(short, ("1 training traj", "4 training traj", "the residual's autocorr"), strict=True):
         with pytest.raises(
             UserError, match=f"^correlation_steps=-1: {what}.* expected .*; give a number of solver steps.*$"

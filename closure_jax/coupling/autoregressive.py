@@ -135,17 +135,18 @@ class AR1:
 def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
     """Autocorrelation of r = H - E[H | w] between two fields in turn, as that of AR(1) noise; 0 where r passes for white.
 
-    It passes for white where the autocorrelation is within three standard errors of 0, and where lag two tells that less than
-    half of r's variance is correlated at all: a small error of the draw's mean, which lasts as long as the vorticity, looks
-    so. Standard errors are those between windows, which are independent. At most 256 fields are looked at.
+    It passes for white unless two things hold by three standard errors: the autocorrelation is above 0, and, as lag two tells,
+    more than half of r's variance is correlated. A small error of the draw's mean lasts as long as the vorticity and would
+    else be taken for noise with a memory. Standard errors are those between windows, which are independent. At most 256
+    fields are looked at.
 
     Raises:
-      UserError: fewer than two windows, or than two fields in each.
+      UserError: fewer than two windows, or than three fields in each.
     """
     count, times = windows.vorticity.shape[:2]
     check(
-        count >= 2 and times >= 2,
-        f"correlation_steps=-1: {count} training trajectories of {times} snapshots, expected at least 2 of 2 to fit it; give"
+        count >= 2 and times >= 3,
+        f"correlation_steps=-1: {count} training trajectories of {times} snapshots, expected at least 2 of 3 to fit it; give"
         " a number of solver steps, 0 for white noise",
     )
     taken = np.linspace(0, count - 1, min(count, _FIELDS // 4)).round().astype(int)
@@ -159,16 +160,11 @@ def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
     if not variance.mean() > 0:
         return 0.0
     lag_one, noise_one = _autocorrelation(residual, variance, 1)
-    if lag_one < _SURE * _standard_error(noise_one):
-        return 0.0
-    if (
-        length > 2
-    ):  # of r = white + correlated, the latter a share q: lag one q a, lag two q a^2, and q < 1/2 is excess > 0
-        lag_two, noise_two = _autocorrelation(residual, variance, 2)
-        excess = lag_two - 2 * lag_one**2
-        if excess > _SURE * _standard_error(noise_two - 4 * lag_one * noise_one):
-            return 0.0
-    return lag_one
+    lag_two, noise_two = _autocorrelation(residual, variance, 2)
+    # of r = white + correlated, the latter a share q: lag one q a, lag two q a^2, so that q > 1/2 is margin > 0
+    margin, noise = 2 * lag_one**2 - lag_two, 4 * lag_one * noise_one - noise_two
+    shown = lag_one > _SURE * _standard_error(noise_one) and margin > _SURE * _standard_error(noise)
+    return lag_one if shown else 0.0
 
 
 def _autocorrelation(
