@@ -100,8 +100,15 @@ class StochasticClosure:
         return self.decode(self.sample_latent(noise, self.encode(vorticity), steps))
 
     def mean(self, vorticity: Fields) -> Float[Array, "batch n n"] | None:
-        """E[H | vorticity] where it has a known price; None, since this closure has samples only."""
-        return None
+        """E[H | vorticity] as the decoded mean of the latent, by one network call; None where a call does not give it.
+
+        It does for a path from noise or from the condition to the data, and for a generator whose network is odd in its noise.
+        """
+        if self.transport.times == 0 and not getattr(self.network, "odd_in_noise", False):
+            return None
+        condition = self.encode(vorticity)
+        latent = self.transport.mean(self.bind(condition), condition)
+        return None if latent is None else self.decode(latent)
 
     def encode(self, vorticity: Fields) -> Float[Array, "batch r r c"]:
         """Standardised latent of the vorticity, which is the transport's condition."""

@@ -3,7 +3,7 @@
 from closure_jax.config.experiment import Experiment, Trained, build
 from closure_jax.config.loading import current_name, experiments, from_dict, load, override, to_dict
 from closure_jax.config.names import nearest
-from closure_jax.config.presets import PRESETS, base, in_physical_space
+from closure_jax.config.presets import PRESETS, base, in_one_call, in_physical_space
 from closure_jax.config.schema import leaves
 from closure_jax.config.sections import add_measure, known_fields, own_source, use
 
@@ -17,6 +17,7 @@ __all__ = [
     "current_name",
     "experiments",
     "from_dict",
+    "in_one_call",
     "in_physical_space",
     "known_fields",
     "leaves",

@@ -175,15 +175,16 @@ def build(config: ConfigDict) -> Experiment:
     autoencoder, transport = made.piece("autoencoder"), made.piece("transport", "process")
     with _named("autoencoder"):
         channels = autoencoder.latent_shape(data.resolution)[2]
+    problem = made.piece("problem", **made.parts(), stored_resolution=data.resolution)
     experiment = Experiment(
         name=config.experiment,
         preset=config.preset,
         seed=config.seed,
-        problem=made.piece("problem", **made.parts(), stored_resolution=data.resolution),
+        problem=problem,
         data=data,
         autoencoder=autoencoder,
         latent=made.piece("latent"),
-        network=made.piece("network", channels=channels, times=transport.times),
+        network=made.piece("network", channels=channels, times=transport.times, problem=problem),
         transport=transport,
         program=made.piece("program"),
         coupling=made.piece("coupling"),

@@ -96,5 +96,18 @@ def in_physical_space(config: ConfigDict) -> None:
         config.evaluation.update(states=32, samples=32, rollout_members=4)
 
 
+def in_one_call(config: ConfigDict) -> None:
+    """A generator of one network call, made of products and trained by a score, in place of a transport over many steps."""
+    use(config, "transport", "score", members=4, spectral_weight=1.0)
+    use(config, "network", "products", width=16, modes=8, depth=2, hidden=64)
+    use(config, "coupling", "scaled", mean="own")  # one call more gives this network's mean
+    config.sampler.steps = config.evaluation.rollout_sampler_steps = 1
+    config.evaluation.steps = (1,)
+    if config.preset == "small":
+        config.transport.update(steps=6_000, learning_rate=6e-3)
+    elif config.preset == "tiny":
+        config.network.update(width=4, modes=4, hidden=8)
+
+
 for _preset in PRESETS.values():  # a field that is misspelt above fails when this module is imported
     _preset()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def check(experiment: "Experiment") -> None:
     """Raises UserError, in one line, for the first rule that does not hold."""
-    for holds, message in _sizes(experiment) + _times(experiment) + _rollouts(experiment):
+    for holds, message in (*_sizes(experiment), *_calls(experiment), *_times(experiment), *_rollouts(experiment)):
         if not holds:
             raise UserError(f"--config.{message}")
 
@@ -31,6 +31,17 @@ def _sizes(e: "Experiment") -> list[tuple[bool, str]]:
             joint != (False, True),
             f"program.kind=joint with latent.kind = {e.config.latent.kind}: expected latent.kind = joint as well",
         ),
+    ]
+
+
+def _calls(e: "Experiment") -> list[tuple[bool, str]]:
+    if e.transport.times > 0:
+        return []
+    one = "the transport makes a sample in one network call, expected"
+    numbers = {"sampler.steps": e.sampler.steps, "evaluation.rollout_sampler_steps": e.evaluation.rollout_sampler_steps}
+    return [
+        *((number == 1, f"{field}={number}: {one} 1") for field, number in numbers.items()),
+        (tuple(e.evaluation.steps) == (1,), f"evaluation.steps={e.evaluation.steps}: {one} (1,)"),
     ]
 
 

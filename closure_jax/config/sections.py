@@ -17,9 +17,13 @@ from closure_jax.latent.spaces import LATENTS
 from closure_jax.models.autoencoders import AUTOENCODERS
 from closure_jax.models.networks import NETWORKS
 from closure_jax.problems import PROBLEMS
+from closure_jax.problems.oracle import Oracle
 from closure_jax.transport import TRANSPORTS
 
 ConfigDict = ml_collections.ConfigDict
+
+_BUILT = frozenset({"channels", "times", "problem"})
+"""Fields of a network that are set by the program that builds it, where it has them."""
 
 _SCHEDULE = Choice("schedule", SCHEDULES, "step")
 
@@ -28,7 +32,7 @@ SECTIONS: dict[str, Section] = {
     "data": Section(settings=settings.Data),
     "autoencoder": Section((Choice("kind", AUTOENCODERS, "published"), _SCHEDULE), settings.Optimisation),
     "latent": Section((Choice("kind", LATENTS, "ga"),)),
-    "network": Section((Choice("kind", NETWORKS, "fourier", frozenset({"channels", "times"})),)),
+    "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "fourier", _BUILT),)),
     "transport": Section((Choice("process", TRANSPORTS, "flow_matching"), _SCHEDULE), settings.TransportOptimisation),
     "program": Section((Choice("kind", "closure_jax.training.programs:PROGRAMS", "two_phase"),)),
     "coupling": Section((Choice("kind", COUPLINGS, "held"),)),

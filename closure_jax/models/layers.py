@@ -204,31 +204,42 @@ class SpectralConv(nn.Module):
     Keeps kx = -modes..modes-1, ky = 0..modes-1. Transforms are products with truncated DFT matrices in real arithmetic,
     equal to rfft2 / irfft2 and cheaper, since few modes are kept. Space comes before the batch, so that each of them is one
     matrix product of arrays as they lie in memory.
+
+    Attributes:
+      features: channels of the output.
+      modes: m, at most half of the points of a line, of input and output.
+      scale: of the initial matrices; with 1 the output has about the variance of an input of these modes.
     """
 
     features: int
     modes: int
+    scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n n batch channels"]) -> Float[Array, "n n batch {self.features}"]:
+    def __call__(
+        self, x: Float[Array, "n n batch channels"], points: int | None = None
+    ) -> Float[Array, "p p batch {self.features}"]:
+        """The output, on `points` points a side: a line as long as the input's where it is None."""
         n, _, batch, channels = x.shape
-        m, features = self.modes, self.features
+        m, features, points = self.modes, self.features, points or n
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return random.normal(key, shape) / np.sqrt(2 * channels)
+            return self.scale * random.normal(key, shape) / np.sqrt(2 * channels)
 
         shape = (2 * m, m, channels, features)
         w_re, w_im = self.param("real", init, shape), self.param("imaginary", init, shape)
         weight = jnp.stack([jnp.stack([w_re, w_im], axis=3), jnp.stack([-w_im, w_re], axis=3)], axis=2)
         weight = weight.reshape(2 * m, m, 2 * channels, 2 * features)  # from (part, c) to (part, feature)
-        to_ky, to_kx, from_kx, from_ky = (jnp.asarray(matrix, x.dtype) for matrix in _fourier_matrices(n, m))
+        *back, from_lines = _fourier_matrices(points, m)[2:]
+        matrices = (*_fourier_matrices(n, m)[:2], *back, from_lines * (points / n) ** 2)
+        to_ky, to_kx, from_kx, from_ky = (jnp.asarray(matrix, x.dtype) for matrix in matrices)
 
         lines = (to_ky @ x.reshape(n, -1)).reshape(m, 2 * n, batch * channels)
         modes = jnp.einsum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2, batch, channels).swapaxes(2, 3)
         modes = jnp.einsum("kjbc,jkcf->kjbf", modes.reshape(m, 2 * m, batch, 2 * channels), weight)
         modes = modes.reshape(m, 2 * m, batch, 2, features).swapaxes(2, 3).reshape(m, 4 * m, batch * features)
         lines = jnp.einsum("xj,kjs->kxs", from_kx, modes).reshape(2 * m, -1)
-        return (from_ky @ lines).reshape(n, n, batch, features)
+        return (from_ky @ lines).reshape(points, points, batch, features)
 
 
 class TimeEmbedding(nn.Module):

@@ -1,6 +1,7 @@
 """Transport networks by name."""
 
+from closure_jax.models.generator import ProductGenerator
 from closure_jax.models.velocity_field import FourierVelocityField
 
-NETWORKS: dict[str, type] = {"fourier": FourierVelocityField}
+NETWORKS: dict[str, type] = {"fourier": FourierVelocityField, "products": ProductGenerator}
 """Flax modules that satisfy the interface in `velocity_field`; their fields but `channels` and `times` are configuration."""

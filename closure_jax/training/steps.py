@@ -88,7 +88,8 @@ def joint_loss(
       weights: {"closure": a, "vorticity": b} of the mean squared errors of normalised fields, {"moments": c}.
 
     The batch holds "vorticity" and "closure", (batch, n, n) normalised; params are {"vorticity", "closure"}, each with encoder
-    and decoder, and "network". Gradients of the transport loss reach both encoders.
+    and decoder, and "network". Gradients of the transport loss reach both encoders; of a generator of one call the decoded
+    samples are scored against the closure itself.
     """
 
     def loss(params, batch, keys):
@@ -98,8 +99,11 @@ def joint_loss(
             rebuilt = apply(decoder, params[name]["decoder"], latents[name])
             measures[f"reconstruction_{name}"] = jnp.mean((rebuilt - batch[name]) ** 2)
         measures["moments"] = moment_divergence(devices.gather(latents["closure"]))
-        field = bind(network, params["network"], latents["vorticity"])
-        transport_term, others = transport.loss(field, keys, latents["vorticity"], latents["closure"])
+        field, x, options = bind(network, params["network"], latents["vorticity"]), latents["closure"], {}
+        if transport.times == 0:  # a score of latents would be least where they shrink
+            x = batch["closure"]
+            options["decode"] = lambda samples: apply(decoder, params["closure"]["decoder"], samples)
+        transport_term, others = transport.loss(field, keys, latents["vorticity"], x, **options)
         measures |= {"transport": transport_term} | {f"transport_{name}": value for name, value in others.items()}
         total = sum(weights[name] * measures[f"reconstruction_{name}"] for name in latents)
         return total + weights["moments"] * measures["moments"] + measures["transport"], measures

@@ -3,13 +3,15 @@
 from closure_jax.transport import paths
 from closure_jax.transport.base import Field, Noise, Transport
 from closure_jax.transport.regression import PREDICTIONS, Regression
+from closure_jax.transport.score import Score
 
 TRANSPORTS: dict[str, type] = {
     "diffusion": paths.Diffusion,
     "flow_matching": paths.FlowMatching,
     "interpolant_empirical": paths.InterpolantEmpirical,
     "interpolant_gaussian": paths.InterpolantGaussian,
+    "score": Score,
 }
 """Classes by name; their dataclass fields are what a configuration may say of them."""
 
-__all__ = ["PREDICTIONS", "TRANSPORTS", "Field", "Noise", "Regression", "Transport"]
+__all__ = ["PREDICTIONS", "TRANSPORTS", "Field", "Noise", "Regression", "Score", "Transport"]

@@ -28,7 +28,8 @@ class Transport(Protocol):
     """A way from noise to samples of x given a condition, with a network in between.
 
     Attributes:
-      times: transport times that the network sees: 1; 2 for an average velocity; 0 for a generator of one call.
+      times: transport times that the network sees: 1; 2 for an average velocity; 0 for a generator of one call. The loss of a
+        generator has one argument more, `decode`: see `Score.loss`.
     """
 
     @property
@@ -64,6 +65,10 @@ class Transport(Protocol):
         self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: int
     ) -> Float[Array, "states batch *shape"]:
         """The same samples with every state on the way: steps + 1 of them, the source first."""
+        ...
+
+    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
+        """E[x | condition] by one network call; None where a call does not give it."""
         ...
 
     def schedules(self) -> "dict[str, Transport]":

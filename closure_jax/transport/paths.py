@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from closure_jax import random
 from closure_jax.errors import check
-from closure_jax.transport.base import Steps
+from closure_jax.transport.base import Field, Steps
 from closure_jax.transport.regression import Regression, Tau, expand
 
 SPACINGS = ("karras", "uniform")
@@ -73,6 +74,17 @@ class Interpolant(Regression):
             wiener = jnp.sqrt(tau) * normal
             x_tau, target = x_tau + self.gamma(tau) * wiener, target + jax.grad(self.gamma)(tau) * wiener
         return x_tau, target
+
+    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
+        """E[x | condition] from the target at tau = 0, where x_tau is the source and says nothing of x: alpha' z + beta' E[x].
+
+        It is the same for every z, so that one fixed draw serves.
+        """
+        fixed = random.normal(jax.random.key(0), condition.shape[1:], condition.dtype)
+        z = self.source(jnp.broadcast_to(fixed, condition.shape), condition)
+        tau = jnp.zeros(len(condition), condition.dtype)
+        slopes = jax.grad(self.alpha)(0.0), jax.grad(self.beta)(0.0)
+        return (self.target(field, z, tau) - slopes[0] * z) / slopes[1]
 
     def target_from_data(
         self, data: Float[Array, " batch *shape"], x_tau: Float[Array, " batch *shape"], tau: Tau

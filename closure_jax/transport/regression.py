@@ -140,6 +140,10 @@ class Regression:
 
         return jnp.concatenate([start[None], jax.lax.scan(body, start, jnp.arange(steps))[1]])
 
+    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
+        """E[x | condition] by one network call; None: no call of this path gives it."""
+        return None
+
     def schedules(self) -> "dict[str, Regression]":
         """The same transport under each spacing of its sampler's times, the one in use first."""
         return {"uniform": self}

@@ -53,9 +53,12 @@ def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
 
 
 def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """Records by phase. Of a step repeated by a resumed run the last record counts; a cut-off last line is dropped."""
+    """Records by phase. Of a step repeated by a resumed run the last record counts; a cut-off last line is dropped.
+
+    There are none where nothing was trained.
+    """
     phases: dict[str, dict[int, dict[str, Any]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)

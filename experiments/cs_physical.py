@@ -1,0 +1,16 @@
+"""A generator of one network call, trained by a score, in physical space.
+
+./launch.sh experiments/cs_physical.py:small
+"""
+
+import ml_collections
+
+from closure_jax.config import base, in_one_call, in_physical_space
+
+
+def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    in_physical_space(config)
+    in_one_call(config)
+    return config
