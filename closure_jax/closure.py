@@ -192,7 +192,7 @@ class StochasticClosure:
 
 def bind(network: nn.Module, params: Any, condition: Float[Array, "batch r r c"]) -> Field:
     """The network with its condition branch run: field(x, *times), as a transport takes it."""
-    features = apply(network, params, condition, method="encode_condition")
+    features = network.apply(params, condition, method="encode_condition")
 
     def field(x: Float[Array, "batch r r c"], *times: Float[Array, " batch"]) -> Float[Array, "batch r r c"]:
         return apply(network, params, x, features, *times, method="velocity")

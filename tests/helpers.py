@@ -15,6 +15,7 @@ PROCESSES = {
     "diffusion": "dm",
     "interpolant_gaussian": "si_gaussian",
     "interpolant_empirical": "si_empirical",
+    "score": "cs",
 }
 
 

@@ -1,6 +1,7 @@
 """The rows of `./launch.sh bench`: programs at the published sizes and at those of fm_ga:small, on random parameters.
 
-`published` is fm_ga:paper, in physical space fm_physical:paper and for its 50 steps dm_physical:paper; `compact` is fm_ga:small.
+`published` is fm_ga:paper, in physical space fm_physical:paper and for its 50 steps dm_physical:paper; `compact` is fm_ga:small;
+with `one_call` it is cs_ga in their place.
 A call works on 16 float32 fields unless the row says otherwise. Parameters are random, since time does not depend on them.
 """
 
@@ -19,7 +20,7 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
 from closure_jax.config.settings import Optimisation
-from closure_jax.coupling import Held
+from closure_jax.coupling import Coupling, Held, Scaled
 from closure_jax.coupling.advance import Coupled, CoupledState
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.training import steps
@@ -91,6 +92,7 @@ def _made(name: str, preset: str) -> Callable[[], Made]:
 
 
 _published, _compact = _made("fm_ga", "paper"), _made("fm_ga", "small")
+_one_call, _compact_one_call = _made("cs_ga", "paper"), _made("cs_ga", "small")
 _physical, _physical_diffusion = _made("fm_physical", "paper"), _made("dm_physical", "paper")
 
 
@@ -148,19 +150,19 @@ def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
     )
 
 
-def _coupled(made: Callable[[], Made], sampler_steps: int) -> Case:
-    """The solver with a sample each `_HOLD` steps, held between."""
-    run, arguments = _coupled_run(made, sampler_steps)
+def _coupled(made: Callable[[], Made], sampler_steps: int, scaled: bool = False) -> Case:
+    """The solver with a sample each `_HOLD` steps, held between; with its noise scaled for that, which takes the mean too."""
+    run, arguments = _coupled_run(made, sampler_steps, Scaled(_HOLD, mean="own") if scaled else None)
     return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, (False, True, True), steps=_HOLD)
 
 
 def _coupled_run(
-    made: Callable[[], Made], sampler_steps: int, remat: bool = False
+    made: Callable[[], Made], sampler_steps: int, coupling: Coupling | None = None, remat: bool = False
 ) -> tuple[Callable[..., jax.Array], tuple]:
     """run(model, keys, vorticity_hat, steps) -> vorticity_hat, and its first three arguments."""
     experiment, model = made()
     problem: Any = experiment.problem
-    coupling = Held(_HOLD, white_noise=experiment.config.coupling.get("white_noise", 0.0))
+    coupling = coupling or Held(_HOLD, white_noise=experiment.config.coupling.get("white_noise", 0.0))
     solver = problem.solver()
 
     def run(model, keys, vorticity_hat, count):
@@ -224,9 +226,14 @@ ROWS: dict[str, Callable[[], Case]] = {
     "train_step_autoencoder_published": _train_step_autoencoder,
     "sample_latent_1step_published": lambda: _sample(_published, 1),
     "sample_latent_1step_compact": lambda: _sample(_compact, 1),
+    "sample_latent_one_call_published": lambda: _sample(_one_call, 1),
+    "sample_latent_one_call_compact": lambda: _sample(_compact_one_call, 1),
     "sample_physical_50step_published": lambda: _sample(_physical_diffusion, 50),
     "coupled_step_published": lambda: _coupled(_published, 2),
     "coupled_step_compact": lambda: _coupled(_compact, 1),
+    "coupled_step_one_call_published": lambda: _coupled(_one_call, 1),
+    "coupled_step_one_call_compact": lambda: _coupled(_compact_one_call, 1),
+    "coupled_step_one_call_scaled_compact": lambda: _coupled(_compact_one_call, 1, scaled=True),
     "rollout_gradient": _rollout_gradient,
 }
 """What is measured, by name, in the order of the table; a call makes the row's parameters and fields."""

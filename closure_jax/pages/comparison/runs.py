@@ -23,6 +23,8 @@ PROCESSES = {
     "diffusion": "DM",
     "interpolant_gaussian": "SI Gaussian",
     "interpolant_empirical": "SI empirical",
+    "score": "CS",
+    "oracle": "oracle",
 }
 """Short names of transport processes, in the order of tables; others stand for themselves, after these."""
 
@@ -69,8 +71,8 @@ class Model:
 
     @property
     def process(self) -> str:
-        """Transport process, as in the configuration."""
-        return str(self.setting("transport.process"))
+        """Transport process, as in the configuration; the exact law in place of a network is a process of its own."""
+        return "oracle" if self.setting("network.kind") == "oracle" else str(self.setting("transport.process"))
 
     @property
     def latent(self) -> str:

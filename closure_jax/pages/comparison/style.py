@@ -16,7 +16,7 @@ from PIL import Image
 from closure_jax.pages import drawing
 from closure_jax.pages.comparison.runs import PROCESSES, Model
 
-PROCESS_COLORS = dict(zip(PROCESSES, ("#1f83d6", "#d55e00", "#009e73", "#a34fb8"), strict=True))
+PROCESS_COLORS = dict(zip(PROCESSES, ("#1f83d6", "#d55e00", "#009e73", "#a34fb8", "#b8860b", "#222222"), strict=True))
 MORE_COLORS = ("#8c6d1f", "#d6336c", "#17a2b8", "#5f6b7a")
 LATENT_STYLES: dict[str, tuple[Any, str]] = {
     "physical": ("-", "s"),
