@@ -19,6 +19,7 @@ from scipy import stats
 
 from closure_jax import config
 from closure_jax.commands import compare
+from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages import drawing
 from closure_jax.pages import results as results_lib
 from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout
@@ -73,6 +74,7 @@ def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
     time = [float(unit) for unit in range(6)]
     return {
         "seed": seed,
+        "settings": {"measures": VERSION},
         "revision": "0123456789ab",
         "device": "1 cpu device (cpu)",
         "wall_seconds": {"data": 100.0, "autoencoder_closure": 60.0, "transport": 120.0, "a_priori": 40.0},
@@ -245,6 +247,23 @@ def test_times_of_two_devices_are_not_averaged(tmp_path):
         write_run(tmp_path / "b", "flow_matching", "ga", 1, results=faster),
     )
     assert [len(model.runs) for model in models_of(*paths)] == [1, 1]
+
+
+def test_runs_judged_by_older_measures_are_kept_apart_and_named(tmp_path):
+    """Their errors hold what the finite number of samples adds: no mean over seeds takes both."""
+    older = make_results("ga", 1)
+    del older["settings"]
+    paths = (
+        write_run(tmp_path / "now", "flow_matching", "ga"),
+        write_run(tmp_path / "before", "flow_matching", "ga", 1, results=older),
+    )
+    models = models_of(*paths)
+    assert {model.name: len(model.runs) for model in models} == {
+        "FM GA (measures 1)": 1,
+        f"FM GA (measures {VERSION})": 1,
+    }
+    assert "older version of the measures" in content.intro(models) and "before; --mode" in content.intro(models)
+    assert "older version" not in content.intro(models_of(paths[0]))
 
 
 def test_the_best_setting_has_the_least_crps(tmp_path):
