@@ -115,7 +115,7 @@ def _older_note(models: Sequence[Model]) -> str:
         return ""
     return (
         f"Judged by an older version of the measures, with an error over the floor and an excess error that are too large by "
-        f"what the finite number of samples adds: {', '.join(older)}; --mode=evaluate judges again. "
+        f"what the finite number of samples adds, and without calibration: {', '.join(older)}; --mode=evaluate judges again. "
     )
 
 
