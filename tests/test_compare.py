@@ -49,6 +49,8 @@ def by_steps(n: int, latent: str, quality: float = 1.0) -> dict[str, float]:
         "noise_spectrum_error": 0.1 / n,
         "crps_ratio": 1.02 + 0.4 * (1 - spread) ** 2,
         "mean_squared_error": 3.98e-4 * (1 + 0.06 * quality),
+        "coverage": {level: spread * float(level) / 100 for level in ("50", "80", "90")},
+        "spread_over_error": 0.9 * spread,
         "milliseconds_per_sample": milliseconds,
         "milliseconds_sampling": 0.8 * milliseconds,
     }
@@ -91,6 +93,9 @@ def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
             "time": time,
             "relative_error": [0.002 * quality * unit for unit in time],
             "relative_error_no_closure": [0.1 * unit for unit in time],
+            "relative_error_floor": [0.0005 * unit for unit in time],
+            "coverage": {level: [None, *[0.0105 * float(level)] * 5] for level in ("50", "80", "90")},
+            "spread_over_error": [None, *[1.25] * 5],
             "spread": [0.003 * unit for unit in time],
             "spread_truth": [0.002 * unit for unit in time],
             "crps": [0.001 * unit for unit in time],
@@ -426,6 +431,9 @@ def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path
     ga = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 50 |"))
     assert f"| {models_of(*folders[:-1])[3].at(50, 'excess_error')} |" in ga
     assert "0.333" in ga  # spread ratio at one step
+    assert ga.endswith("| 0.865 | 0.865 |")  # coverage of 90 %, and spread over error, at 50 steps
+    rollouts = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 4 | 5 |"))
+    assert rollouts.endswith("| 0.00250 | 0.500 | 1.500 | 1.250 | 0.945 | 0.00500 | 1 |")
     assert "./launch.sh experiments/fm_ga.py:small" in text and "3 min 00 s" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # Markdown wants as many cells in each row
         assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -486,7 +494,7 @@ def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path):
     for shown in (page, text):
         assert shown.count("which takes a known law") == 3 and shown.count("left out, no run has a rollout") == 2
         assert "The law of the closure is known exactly" not in shown and "None" not in shown
-    assert "| FM GA | 1 | 5 | – | – | – | – | – | – | – | – |" in text
+    assert "| FM GA | 1 | 5 |" + 10 * " – |" in text
 
     other = write_run(tmp_path / "known", "diffusion", "ga")
     compare.compare([run, other], tmp_path / "both")
@@ -512,7 +520,7 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
     rows = comparison_tables.as_text(table).rows
     assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
     assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "10"]
-    assert rows[2] == ["truth", "–", "–", "–", "0.0100", "–", "–", "2"]
+    assert rows[2] == ["truth", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "2"]
     assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "0.125"]
     assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
 

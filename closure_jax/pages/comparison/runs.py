@@ -100,9 +100,9 @@ class Model:
         """Estimate over seeds of the number at a path of results.json."""
         return self.derived(lambda run: number(run.results, *keys))
 
-    def at(self, steps: int | None, measure: str) -> Estimate | None:
-        """Estimate of an a priori measure at a number of sampler steps."""
-        return None if steps is None else self.estimate("a_priori", "by_steps", str(steps), measure)
+    def at(self, steps: int | None, *measure: str) -> Estimate | None:
+        """Estimate of an a priori measure, or of a part of it, at a number of sampler steps."""
+        return None if steps is None else self.estimate("a_priori", "by_steps", str(steps), *measure)
 
     def curve(self, *keys: str | int) -> np.ndarray:
         """Mean over seeds of a list of numbers in results.json; nan where none has one."""
