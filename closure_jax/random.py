@@ -14,6 +14,7 @@ STREAMS = {
     "samples": "a priori samples: state, then sample",
     "timing": "samples that are drawn to be timed",
     "true_ensemble": "the truth of rollouts: member",
+    "second_true_ensemble": "another truth, which rollouts of a perfect closure would equal: member",
     "model_ensemble": "the model's rollouts: member",
     "baseline": "rollouts of the baselines: member",
     "coupling": "what a coupling rule is fitted with",

@@ -19,6 +19,7 @@ from scipy import stats
 
 from closure_jax import config
 from closure_jax.commands import compare
+from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages import drawing
 from closure_jax.pages import results as results_lib
 from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout
@@ -48,6 +49,8 @@ def by_steps(n: int, latent: str, quality: float = 1.0) -> dict[str, float]:
         "noise_spectrum_error": 0.1 / n,
         "crps_ratio": 1.02 + 0.4 * (1 - spread) ** 2,
         "mean_squared_error": 3.98e-4 * (1 + 0.06 * quality),
+        "coverage": {level: spread * float(level) / 100 for level in ("50", "80", "90")},
+        "spread_over_error": 0.9 * spread,
         "milliseconds_per_sample": milliseconds,
         "milliseconds_sampling": 0.8 * milliseconds,
     }
@@ -73,6 +76,7 @@ def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
     time = [float(unit) for unit in range(6)]
     return {
         "seed": seed,
+        "settings": {"measures": VERSION},
         "revision": "0123456789ab",
         "device": "1 cpu device (cpu)",
         "wall_seconds": {"data": 100.0, "autoencoder_closure": 60.0, "transport": 120.0, "a_priori": 40.0},
@@ -89,6 +93,9 @@ def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
             "time": time,
             "relative_error": [0.002 * quality * unit for unit in time],
             "relative_error_no_closure": [0.1 * unit for unit in time],
+            "relative_error_floor": [0.0005 * unit for unit in time],
+            "coverage": {level: [None, *[0.0105 * float(level)] * 5] for level in ("50", "80", "90")},
+            "spread_over_error": [None, *[1.25] * 5],
             "spread": [0.003 * unit for unit in time],
             "spread_truth": [0.002 * unit for unit in time],
             "crps": [0.001 * unit for unit in time],
@@ -245,6 +252,23 @@ def test_times_of_two_devices_are_not_averaged(tmp_path):
         write_run(tmp_path / "b", "flow_matching", "ga", 1, results=faster),
     )
     assert [len(model.runs) for model in models_of(*paths)] == [1, 1]
+
+
+def test_runs_judged_by_older_measures_are_kept_apart_and_named(tmp_path):
+    """Their errors hold what the finite number of samples adds: no mean over seeds takes both."""
+    older = make_results("ga", 1)
+    del older["settings"]
+    paths = (
+        write_run(tmp_path / "now", "flow_matching", "ga"),
+        write_run(tmp_path / "before", "flow_matching", "ga", 1, results=older),
+    )
+    models = models_of(*paths)
+    assert {model.name: len(model.runs) for model in models} == {
+        "FM GA (measures 1)": 1,
+        f"FM GA (measures {VERSION})": 1,
+    }
+    assert "older version of the measures" in content.intro(models) and "before; --mode" in content.intro(models)
+    assert "older version" not in content.intro(models_of(paths[0]))
 
 
 def test_the_best_setting_has_the_least_crps(tmp_path):
@@ -407,6 +431,9 @@ def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path
     ga = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 50 |"))
     assert f"| {models_of(*folders[:-1])[3].at(50, 'excess_error')} |" in ga
     assert "0.333" in ga  # spread ratio at one step
+    assert ga.endswith("| 0.865 | 0.865 |")  # coverage of 90 %, and spread over error, at 50 steps
+    rollouts = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 4 | 5 |"))
+    assert rollouts.endswith("| 0.00250 | 0.500 | 1.500 | 1.250 | 0.945 | 0.00500 | 1 |")
     assert "./launch.sh experiments/fm_ga.py:small" in text and "3 min 00 s" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # Markdown wants as many cells in each row
         assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -467,7 +494,7 @@ def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path):
     for shown in (page, text):
         assert shown.count("which takes a known law") == 3 and shown.count("left out, no run has a rollout") == 2
         assert "The law of the closure is known exactly" not in shown and "None" not in shown
-    assert "| FM GA | 1 | 5 | – | – | – | – | – | – | – | – |" in text
+    assert "| FM GA | 1 | 5 |" + 10 * " – |" in text
 
     other = write_run(tmp_path / "known", "diffusion", "ga")
     compare.compare([run, other], tmp_path / "both")
@@ -493,7 +520,7 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
     rows = comparison_tables.as_text(table).rows
     assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
     assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "10"]
-    assert rows[2] == ["truth", "–", "–", "–", "0.0100", "–", "–", "2"]
+    assert rows[2] == ["truth", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "2"]
     assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "0.125"]
     assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
 

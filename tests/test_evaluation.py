@@ -1,6 +1,7 @@
 """The evaluation of any problem: one whose law nobody knows, with baselines of its own, and one without a solver."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import built
 
+from closure_jax import files
 from closure_jax.coupling import Fresh
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure
@@ -107,6 +109,7 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
     experiment, closure = untrained
     alone = dataclasses.replace(experiment, problem=Toy(solved=False), measures=more)
     results, arrays = evaluate.run(alone, dataset, closure, WorkDir(tmp_path))
+    assert results["settings"]["measures"] == measures.VERSION
     assert tables == {name: getattr(measures, name) for name in tables}  # nothing is entered for good
     prior = results["a_priori"]
     assert prior["by_steps"].keys() == {"1", "2"}
@@ -114,6 +117,7 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
         assert {"relative_error", "spread", "mean_squared_error", "crps", "share_below"} <= found.keys()
         assert not found.keys() & measures.OF_LAW.keys()
         assert 0 <= found["share_below"] <= 1 and found["crps"] > 0
+        assert found["coverage"].keys() == {"50", "80", "90"} and found["energy_score"] > 0
     assert not prior.keys() & {"floor", "exact_standard_deviation"} and prior["noise_spectrum"].keys() == {"model"}
     assert not arrays.keys() & {"a_priori_exact_mean", "noise_spectrum_exact", "noise_standard_deviation"}
     assert arrays["a_priori_samples"].shape == (3, 2, N, N)
@@ -136,10 +140,15 @@ def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
     found = measures.judge(samples, truth, measures.JudgingLaw(law, truth), {})
     assert found.keys() == measures.OF_SAMPLES.keys() | measures.OF_LAW.keys()
     # 6,144 points: floor and CRPS are the same draws in both, so that the ratios differ from 1 by the samples' noise alone
-    assert found["over_floor"] == pytest.approx(np.sqrt(1 + 1 / count), abs=0.003)
+    assert found["over_floor"] == pytest.approx(1, abs=5 / np.sqrt(count * states * N * N))
     assert found["crps_ratio"] == pytest.approx(1, abs=0.01)
     assert found["spread_ratio"] == pytest.approx(1, abs=5 / np.sqrt(2 * states * count * N * N))
-    assert found["excess_error"] == pytest.approx(0.1 / np.sqrt(count), rel=0.1)
+    assert 0 <= found["excess_error"] < 5 * 0.1 / np.sqrt(count) * (2 / N**2) ** 0.25 / np.sqrt(states)
+    assert found["spread_over_error"] == pytest.approx(1, abs=5 / np.sqrt(2 * states * N * N))
+    for level, covered in found["coverage"].items():
+        assert covered == pytest.approx(int(level) / 100, abs=5 * 0.5 / np.sqrt(states * N * N))
+    np.testing.assert_allclose(found["rank_histogram"]["share"], 0.1, atol=5 * 0.3 / np.sqrt(states * N * N))
+    np.testing.assert_allclose(found["deviation_by_shell"][1:], np.sqrt(law.spectrum)[1:], rtol=0.05)
     assert found["noise_spectrum_error"] < 0.02
     assert measures.judge(samples, truth, None, {}).keys() == measures.OF_SAMPLES.keys()
 
@@ -155,6 +164,7 @@ def test_baselines_are_judged_as_the_model_is(dataset):
     none, damping, true = (results["baselines"][name] for name in ("none", "damping", "true"))
     for name in (*measures.OF_ROLLOUTS, *more):
         assert all(len(one[name]) == 3 for one in (results, none, damping, true)), name
+    assert not measures.OF_SPREAD.keys() & (none.keys() | damping.keys())
     assert results["relative_error_no_closure"] == none["relative_error"]
     assert (none["members"], damping["members"], true["members"]) == (1, 1, 64)
     # the mean of a field gets dt^2 amplitude^2 (1 + r^2 + ... ) of variance, r = 1 - rate dt, over 10 and 20 steps
@@ -163,8 +173,19 @@ def test_baselines_are_judged_as_the_model_is(dataset):
     for one in (results["spread"], results["spread_truth"], true["spread"]):
         np.testing.assert_allclose(one, expected, rtol=5 / np.sqrt(2 * 2 * 63))
     assert damping["spread"] == none["spread"] == [0, 0, 0]
+    for one in (results, true):  # variances of 2 states with 63 degrees of freedom each, and as many for the error
+        np.testing.assert_allclose(one["spread_over_error"][1:], 1, atol=5 / np.sqrt(2 * 63))
+        for level, covered in one["coverage"].items():
+            p = int(level) / 100  # 128 true numbers among as many members
+            np.testing.assert_allclose(covered[1:], p, atol=5 * np.sqrt(p * (1 - p) / 64))
+        stored = json.loads(json.dumps(files.plain(one), allow_nan=False))  # all members are one at the start
+        assert [stored["spread_over_error"][0], *(covered[0] for covered in stored["coverage"].values())] == [None] * 4
     start = dataset.vorticity["test"][:2, 2]
     decayed = start * r**20
+    # two means of 64 numbers, of which the field has one at each point, against the norm of what is left of the start
+    size = np.mean([N * expected[-1] / np.linalg.norm(one * r**20) for one in start])
+    assert results["relative_error_floor"][0] == 0
+    assert 0 < results["relative_error_floor"][-1] < 5 * np.sqrt(2 / 64) * size
     np.testing.assert_allclose(arrays["field_no_closure"][-1], start[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(arrays["field_damping"][-1], decayed[0], rtol=1e-4, atol=1e-6)
     # members that agree score their mean distance to a true member, |normal| of the spread

@@ -20,7 +20,7 @@ from closure_jax.pages.run.report import write_report
 FIGURES = {
     *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),
     *("rollout_fields.png", "rollout_spectra.png", "rollout_pdf.png", "rollout_animation.gif"),
-    *("latent_embedding.png", "latent_distances.png", "persistence_diagrams.png"),
+    *("latent_embedding.png", "latent_distances.png", "persistence_diagrams.png", "calibration.png"),
 }
 
 
@@ -103,6 +103,18 @@ def geometry_arrays(rng, trajectories=2, snapshots=5):
     return arrays
 
 
+def calibration_measures(narrow):
+    """Of samples whose spread is `narrow` times what it should be."""
+    share = 1 + (1 / narrow - 1) * (np.linspace(-1, 1, 10) ** 2 - 0.41)
+    return {
+        "coverage": {level: narrow * float(level) / 100 for level in ("50", "80", "90")},
+        "spread_over_error": narrow,
+        "energy_score": 0.0141 / narrow,
+        "rank_histogram": {"share": (share / share.sum()).tolist(), "flatness": 1 / narrow**2, "p_value": 0.25},
+        "deviation_by_shell": [0.002] * 17,
+    }
+
+
 def make_results():
     by_steps = {
         str(steps): {
@@ -113,6 +125,7 @@ def make_results():
             "noise_spectrum_error": 0.5 / steps,
             "crps_ratio": 1 + 0.2 / steps,
             "milliseconds_per_sample": 0.6 * steps,
+            **calibration_measures(steps / (1 + steps)),
         }
         for steps in (1, 2, 5, 10, 50)
     }
@@ -140,6 +153,9 @@ def make_results():
         "a_posteriori": {
             "time": time.tolist(),
             "relative_error": (0.002 * time).tolist(),
+            "relative_error_floor": (0.0004 * time).tolist(),
+            "coverage": {level: [None, *[0.011 * float(level)] * 20] for level in ("50", "80", "90")},
+            "spread_over_error": [None, *np.linspace(1, 1.4, 20).tolist()],
             "relative_error_no_closure": (1.1 * (1 - np.exp(-time / 4))).tolist(),
             "spread": (0.0006 * time**0.5).tolist(),
             "spread_truth": (0.0005 * time**0.5).tolist(),
@@ -246,7 +262,16 @@ def test_the_rule_of_an_older_run_is_that_of_its_configuration():
 def test_sections_come_in_the_order_of_the_argument(page):
     _, text = page
     assert re.findall(r"<h2[^>]*>([^<]+)", text) == [
-        *("Summary", "Training", "A priori", "Latent geometry", "A posteriori", "Configuration", "Wall time"),
+        *(
+            "Summary",
+            "Training",
+            "A priori",
+            "Latent geometry",
+            "A posteriori",
+            "Calibration",
+            "Configuration",
+            "Wall time",
+        ),
     ]
 
 
@@ -318,7 +343,28 @@ def test_baselines_stand_beside_the_model_at_three_times(tmp_path, coarse):
     }
     assert rows["no closure"] == ["0.0500", "0.500", "1", "0", "0.0600", "0.750", "0.0625"]
     assert rows["deterministic &lt;exact&gt;"] == ["0.00400", "0.0400", "0.0800", "–", "0.0600", "0.750", "0.0625"]
-    assert rows["model"][:3] == ["0.00200", "0.0200", "0.0400"] and rows["truth"][3] == "0.00224"
+    assert rows["model"][:3] == ["0.00200", "0.0200", "0.0400"]
+    assert rows["truth"][:4] == ["0.000400", "0.00400", "0.00800", "0.00224"]
+
+
+def test_calibration_is_a_table_by_steps_and_no_column_elsewhere(tmp_path, coarse):
+    """Measures that are lists or objects have no column; results of older versions have a sentence and no figure."""
+    results = make_results()
+    text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+    place = text.index('id="calibration"')
+    before, section = text[:place], text[place:]
+    assert (
+        "Coverage: share of the points" in section
+        and "rank histogram" not in before
+        and "[" not in re.sub(r"<style.*?</style>|base64,[^\"]+", "", before, flags=re.S)
+    )
+    rows = [re.findall(r"<td[^>]*>([^<]*)", line) for line in re.findall(r"<tr><td.*</tr>", section)]
+    assert rows[0] == ["1", "0.250", "0.400", "0.450", "0.500", "0.0282", "4", "0.250"]
+    for values in results["a_priori"]["by_steps"].values():
+        for name in calibration_measures(1):
+            del values[name]
+    text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+    assert "has no calibration" in text and not (tmp_path / "figures" / "calibration.png").exists()
 
 
 def test_a_log_axis_has_few_ticks_inside_its_limits():

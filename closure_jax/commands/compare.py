@@ -10,7 +10,7 @@ from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.comparison import claims as claims_lib
 from closure_jax.pages.comparison import content, reading, runs, tables
-from closure_jax.tables import Table
+from closure_jax.tables import Table, markdown_text
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -91,7 +91,7 @@ def _markdown(
 ) -> str:
     """The page in Markdown, pictures by relative path."""
     made = "Made by `./launch.sh compare`: no figure on this page was typed by hand."
-    head = f"# Results\n\n{made}\n\n{content.intro(models)}\n"
+    head = f"# Results\n\n{made}\n\n{markdown_text(content.intro(models))}\n"
     return "\n".join([head, content.claims_markdown(claims), page.markdown(sections, "results")])
 
 

@@ -18,7 +18,7 @@ from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
-from closure_jax.evaluation.measures import OF_ROLLOUTS, RolloutMeasure, by_time
+from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, RolloutMeasure, by_time
 from closure_jax.physics import spectral
 from closure_jax.problems.base import Problem, Solver
 
@@ -74,14 +74,15 @@ def evaluate(
     column = int(np.argmin(np.abs(dataset.time - settings.start)))
     initial = dataset.vorticity["test"][: settings.states, column]
     members = np.repeat(initial[:, None], settings.members, axis=1)
-    true_key, model_key = (random.stream(seed, name) for name in ("true_ensemble", "model_ensemble"))
+    keys = {name: random.stream(seed, f"{name}_ensemble") for name in ("true", "second_true", "model")}
     run = functools.partial(ensemble.rollout, units=settings.units, chunk=settings.chunk, scratch=scratch)
 
     interval = float(dataset.time[1] - dataset.time[0])
     windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
     coupling = coupling.fit(draw, windows)
-    truth = run(true_system, members, true_key, label="true ensemble")
-    learned = run(Coupled(solver.step, solver.dt, draw, coupling), members, model_key, label="model ensemble")
+    truth = run(true_system, members, keys["true"], label="true ensemble")
+    again = run(true_system, members, keys["second_true"], label="second true ensemble")
+    learned = run(Coupled(solver.step, solver.dt, draw, coupling), members, keys["model"], label="model ensemble")
     baselines: dict[str, Rollout] = {}
     for name, baseline in problem.baselines(dataset).items():
         with_noise = is_random(baseline, initial.shape[-1])
@@ -98,6 +99,7 @@ def evaluate(
         "coupling": dict(vars(coupling)),  # with what was fitted
         "time": [float(unit) for unit in range(settings.units + 1)],
         **judge(learned),
+        "relative_error_floor": OF_ROLLOUTS["relative_error"](again.fields, truth.fields, problem),
         "spread_truth": by_time(lambda fields, _: metrics.rms_spread(fields))(truth.fields, truth.fields, problem),
         "seconds_per_time_unit_truth": truth.seconds / settings.units,
         "baselines": {name: judge(one) for name, one in baselines.items()},
@@ -111,8 +113,10 @@ def _judge(run: Rollout, truth: Rollout, problem: Problem, measures: Mapping[str
     """Measures by time of one ensemble; a single member stands for an ensemble of members that agree."""
     states, members, *grid = run.fields.shape[1:]
     fields = np.broadcast_to(run.fields, (len(run.fields), states, max(2, members), *grid))
+    if members > 1:
+        measures = OF_SPREAD | dict(measures)
     return {
-        **{name: list(measure(fields, truth.fields, problem)) for name, measure in measures.items()},
+        **{name: measure(fields, truth.fields, problem) for name, measure in measures.items()},
         "members": members,
         "finite_fraction": float(np.isfinite(run.fields[-1]).all(axis=(2, 3)).mean()),
         "seconds_per_time_unit": run.seconds / (len(run.fields) - 1),

@@ -91,6 +91,7 @@ def evaluate(
     if known is not None:
         results |= {"floor": known.floor, "exact_standard_deviation": known.law.deviation}
         results["noise_spectrum"]["exact"] = known.law.spectrum
+        results["exact_deviation_by_shell"] = np.sqrt(known.law.spectrum)
         arrays |= {
             "noise_spectrum_exact": known.law.spectrum,
             "noise_standard_deviation": np.array(known.law.deviation),

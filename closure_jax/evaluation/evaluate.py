@@ -13,7 +13,7 @@ from closure_jax.config.settings import Evaluation
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
-from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, metrics
+from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, measures, metrics
 from closure_jax.workdir import WorkDir
 
 
@@ -22,11 +22,11 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     stored = config_lib.to_dict(experiment.config)
     stored["evaluation"].pop("rollout_chunk", None)  # changes the memory, not the numbers
     judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
-    return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max")}
+    return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max"), "measures": measures.VERSION}
 
 
 def is_stale(experiment: Experiment, work: WorkDir) -> bool:
-    """Whether there is no results.json of these settings yet."""
+    """Whether there is no results.json of these settings and of today's measures yet."""
     results = work.results()
     return results is None or results.get("settings") != settings(experiment)
 

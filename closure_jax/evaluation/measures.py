@@ -1,4 +1,4 @@
-"""What is said of samples and of rollouts, in three tables; names are keys of results.json.
+"""What is said of samples and of rollouts, in tables; names are keys of results.json.
 
 A new measure is an entry of the table whose arguments it needs, or an argument `measures` of `a_priori.evaluate` and
 `a_posteriori.evaluate`, which an experiment passes without an entry.
@@ -10,14 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from closure_jax.evaluation import metrics
+from closure_jax.evaluation import calibration, metrics
 from closure_jax.problems.base import Law, Problem
 
-SampleMeasure = Callable[[np.ndarray, np.ndarray], float]
-"""(samples (states, samples, n, n), truth (states, n, n)) -> number."""
+VERSION = 2
+"""Of the tables; results.json has it in its settings, and an evaluation of another version is stale.
 
-RolloutMeasure = Callable[[np.ndarray, np.ndarray, Problem], Sequence[float]]
-"""(ensemble, true ensemble, problem) -> a number for each time; ensembles are (time, states, members, n, n)."""
+1 (and results without): `over_floor` and `excess_error` hold what a finite number of samples adds; no calibration. 2: free of it.
+"""
+
+Value = float | Sequence[float] | Mapping[str, float] | Mapping[str, float | list[float]]
+"""A number, a list of them, or an object of both; what is undefined is nan, and null in results.json."""
+
+SampleMeasure = Callable[[np.ndarray, np.ndarray], Value]
+"""(samples (states, samples, n, n), truth (states, n, n)) -> value."""
+
+RolloutMeasure = Callable[[np.ndarray, np.ndarray, Problem], Sequence[float] | Mapping[str, Sequence[float]]]
+"""(ensemble, true ensemble, problem) -> a number for each time, or some by name; ensembles are (time, states, members, n, n)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +48,8 @@ class JudgingLaw:
         return metrics.gaussian_crps(law.mean, law.deviation, self.truth) if law.deviation > 0 else float("nan")
 
 
-LawMeasure = Callable[[np.ndarray, JudgingLaw], float]
-"""(samples (states, samples, n, n), law) -> number; entered where a problem knows its law."""
+LawMeasure = Callable[[np.ndarray, JudgingLaw], Value]
+"""(samples (states, samples, n, n), law) -> value; entered where a problem knows its law."""
 
 
 def _mean_error(samples: np.ndarray, truth: np.ndarray) -> float:
@@ -56,12 +65,17 @@ OF_SAMPLES: dict[str, SampleMeasure] = {
     "spread": lambda samples, truth: metrics.rms_spread(samples),
     "mean_squared_error": lambda samples, truth: float(np.mean((samples.mean(axis=1) - truth) ** 2)),
     "crps": lambda samples, truth: metrics.ensemble_crps(samples, truth[:, None]),
+    "coverage": lambda samples, truth: calibration.coverage(samples, truth[:, None]),
+    "spread_over_error": lambda samples, truth: calibration.spread_over_error(samples, truth[:, None]),
+    "energy_score": calibration.energy_score,
+    "rank_histogram": calibration.rank_histogram,
+    "deviation_by_shell": lambda samples, truth: calibration.deviation_by_shell(samples),
 }
 """Of samples against one draw of the truth for each state."""
 
 OF_LAW: dict[str, LawMeasure] = {
-    "over_floor": lambda samples, known: _ratio(_mean_error(samples, known.truth), known.floor),
-    "excess_error": lambda samples, known: _mean_error(samples, known.law.mean),
+    "over_floor": lambda samples, known: _ratio(metrics.unbiased_relative_error(samples, known.truth), known.floor),
+    "excess_error": lambda samples, known: metrics.unbiased_relative_error(samples, known.law.mean),
     "spread_ratio": lambda samples, known: _ratio(metrics.rms_spread(samples), known.law.deviation),
     "noise_spectrum_error": lambda samples, known: metrics.log_spectrum_error(
         metrics.deviation_spectrum(samples), known.law.spectrum
@@ -84,9 +98,22 @@ OF_ROLLOUTS: dict[str, RolloutMeasure] = {
 """Of an ensemble against that of the true system; the model and every baseline alike."""
 
 
+def _coverage_by_time(fields: np.ndarray, truth: np.ndarray, problem: Problem) -> dict[str, list[float]]:
+    """Coverage of the true members at each time, by level."""
+    found = [calibration.coverage(one, true) for one, true in zip(fields, truth, strict=True)]
+    return {level: [one[level] for one in found] for level in found[0]}
+
+
+OF_SPREAD: dict[str, RolloutMeasure] = {
+    "coverage": _coverage_by_time,
+    "spread_over_error": by_time(calibration.spread_over_error),
+}
+"""The same of ensembles that are random: each true member in turn is the truth."""
+
+
 def judge(
     samples: np.ndarray, truth: np.ndarray, known: JudgingLaw | None, more: Mapping[str, SampleMeasure]
-) -> dict[str, float]:
+) -> dict[str, Value]:
     """All measures of the samples, by name.
 
     Args:

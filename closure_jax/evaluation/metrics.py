@@ -14,6 +14,23 @@ def relative_error(estimate: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(difference / np.linalg.norm(truth.reshape(len(truth), -1), axis=1)))
 
 
+def unbiased_relative_error(samples: np.ndarray, truth: np.ndarray) -> float:
+    """`relative_error` of the mean of infinitely many samples, from E: what the finite number adds is taken off.
+
+    A state's squared error is ||mean - truth||^2 - variance / E, the mean of <x_i - truth, x_j - truth> over pairs i != j. It has
+    the right expectation, and may be negative near zero: its root keeps the sign until states are averaged, else a perfect
+    law would never have 0. The average is cut at 0.
+
+    Args:
+      samples: (states, E, n, n).
+      truth: (states, n, n).
+    """
+    of_mean = np.var(samples, axis=1, ddof=1, dtype=np.float64) / samples.shape[1]
+    square = np.sum((samples.mean(axis=1, dtype=np.float64) - truth) ** 2 - of_mean, axis=(1, 2))
+    size = np.linalg.norm(truth.reshape(len(truth), -1), axis=1)
+    return float(np.maximum(0, np.mean(np.sign(square) * np.sqrt(np.abs(square)) / size)))
+
+
 def rms_spread(samples: np.ndarray) -> float:
     """Root mean square, over points and states, of the ensemble's standard deviation (ddof 1)."""
     return float(np.sqrt(np.mean(np.var(samples, axis=1, ddof=1, dtype=np.float64))))

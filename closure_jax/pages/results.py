@@ -57,6 +57,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {present.get(name, name): value for name, value in flat(config).items()}
 
 
+def measures_version(results: Mapping[str, Any]) -> int:
+    """Version of the measures that a run was judged by; 1 where its file is older than versions."""
+    return int(number(results, "settings", "measures") or 1)
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested mapping by dotted names."""
     leaves: dict[str, Any] = {}

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages.comparison import figures, published, rollout, tables
 from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
 from closure_jax.pages.page import Block, Details, Paragraph, Picture, Section
-from closure_jax.pages.results import look_up
+from closure_jax.pages.results import look_up, measures_version
 from closure_jax.tables import Table, markdown_text
 
 _ONE_SEED = (
@@ -103,7 +104,18 @@ def intro(models: Sequence[Model]) -> str:
         law = "Measures against the exact law of the closure are dashes for runs in which it is not known. "
     return (
         f"{count} run{'s' if count != 1 else ''} of {len(models)} model{'s' if len(models) != 1 else ''}, a model being a "
-        f"transport process in a latent space. {law if floors else ''}{_seeds_note(models)}"
+        f"transport process in a latent space. {law if floors else ''}{_older_note(models)}{_seeds_note(models)}"
+    )
+
+
+def _older_note(models: Sequence[Model]) -> str:
+    """Says which runs were judged by older measures, which `gather` keeps apart; empty where none was."""
+    older = [run.path.name for model in models for run in model.runs if measures_version(run.results) < VERSION]
+    if not older:
+        return ""
+    return (
+        f"Judged by an older version of the measures, with an error over the floor and an excess error that are too large by "
+        f"what the finite number of samples adds, and without calibration: {', '.join(older)}; --mode=evaluate judges again. "
     )
 
 

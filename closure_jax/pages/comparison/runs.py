@@ -16,7 +16,7 @@ import numpy as np
 
 from closure_jax.errors import UserError
 from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
-from closure_jax.pages.results import look_up, number, setting, settings
+from closure_jax.pages.results import look_up, measures_version, number, setting, settings
 
 PROCESSES = {
     "flow_matching": "FM",
@@ -45,6 +45,11 @@ class Run:
     config: Mapping[str, Any]
     results: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What numbers depend on beside the configuration: the device, and the version of the measures."""
+        return {"device": str(look_up(self.results, "device")), "measures": measures_version(self.results)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +102,9 @@ class Model:
         """Estimate over seeds of the number at a path of results.json."""
         return self.derived(lambda run: number(run.results, *keys))
 
-    def at(self, steps: int | None, measure: str) -> Estimate | None:
-        """Estimate of an a priori measure at a number of sampler steps."""
-        return None if steps is None else self.estimate("a_priori", "by_steps", str(steps), measure)
+    def at(self, steps: int | None, *measure: str) -> Estimate | None:
+        """Estimate of an a priori measure, or of a part of it, at a number of sampler steps."""
+        return None if steps is None else self.estimate("a_priori", "by_steps", str(steps), *measure)
 
     def curve(self, *keys: str | int) -> np.ndarray:
         """Mean over seeds of a list of numbers in results.json; nan where none has one."""
@@ -140,18 +145,18 @@ class Model:
 
 
 def gather(runs: Sequence[Run]) -> list[Model]:
-    """Runs of one configuration but for the seed, on one device, as one model each, in the order of tables.
+    """Runs of one configuration but for the seed, on one device and judged alike, as one model each, in the order of tables.
 
     Names are process and latent space, with the preset where there are several, and with the fields by which two
     configurations differ, or the folder, where that is not enough.
 
     Raises:
-      UserError: two runs of the same configuration, seed and device.
+      UserError: two runs of the same configuration, seed and circumstances.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         identity = {name: value for name, value in settings(run.config).items() if name != "seed"}
-        key = json.dumps([identity, run.results.get("device")], sort_keys=True)
+        key = json.dumps([identity, run.circumstances], sort_keys=True)
         for other in groups.setdefault(key, []):
             if other.config.get("seed") == run.config.get("seed"):
                 raise UserError(
@@ -183,7 +188,7 @@ def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
             if (other.process, other.latent, other.preset) == (model.process, model.latent, model.preset)
         ]
         details = sorted({field for other in twins for field in different_fields(model, other)})
-        mine = settings(model.runs[0].config) | {"device": model.device}
+        mine = settings(model.runs[0].config) | model.runs[0].circumstances
         text = ", ".join(f"{field} {mine.get(field)}" for field in details)
         if len(details) > _MOST_DETAILS:
             text = model.runs[0].path.name
@@ -191,8 +196,8 @@ def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
 
 
 def different_fields(model: Model, other: Model) -> list[str]:
-    """Fields, seed apart, by which two models' configurations or devices differ."""
-    mine, theirs = (settings(one.runs[0].config) | {"device": one.device} for one in (model, other))
+    """Fields, seed apart, by which two models' configurations or circumstances differ."""
+    mine, theirs = (settings(one.runs[0].config) | one.runs[0].circumstances for one in (model, other))
     return [field for field in mine | theirs if field != "seed" and mine.get(field) != theirs.get(field)]
 
 

@@ -74,16 +74,17 @@ def _alone(model: Model) -> Estimate | None:
     return model.derived(lambda run: number(baselines(run.results), "no closure", "relative_error", -1))
 
 
-def _at(steps: int | None, measure: str) -> Callable[[Model], Cell]:
+def _at(steps: int | None, *measure: str) -> Callable[[Model], Cell]:
     """A measure at a number of sampler steps; None: at the best number."""
-    return lambda model: model.at(steps or model.best_steps, measure)
+    return lambda model: model.at(steps or model.best_steps, *measure)
 
 
 _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A priori": (
         "The closure sampled for single states. Best: the number of sampler steps with the least CRPS, of runs without one "
         "with the least error. Error / floor, spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is "
-        "that against the exact mean; all four are dashes where nobody knows the law of the closure.",
+        "that against the exact mean; all four are dashes where nobody knows the law of the closure. Coverage of the central "
+        "interval that should hold 90 %, and spread over the error of the mean, 1 is perfect, need draws of the truth alone.",
         (
             ("seeds", lambda model: len(model.runs)),
             ("best steps", lambda model: model.best_steps),
@@ -95,6 +96,8 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("spread ratio at best", _at(None, "spread_ratio")),
             ("CRPS / exact at 1 step", _at(1, "crps_ratio")),
             ("CRPS / exact at best", _at(None, "crps_ratio")),
+            ("coverage of 90 % at best", _at(None, "coverage", "90")),
+            ("spread / error at best", _at(None, "spread_over_error")),
         ),
     ),
     "Cost": (
@@ -114,14 +117,18 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     ),
     "A posteriori": (
         "The closure inside the solver, at the last time of the rollout: error of the ensemble mean relative to the true "
-        "one, the solver alone, ensemble spread over the true spread (1 is perfect), share of rollouts without overflow.",
+        "one, that of a second true ensemble, the solver alone, ensemble spread over the true spread and over its own error "
+        "(1 is perfect), how many true members the central 90 % of the ensemble hold, share of rollouts without overflow.",
         (
             ("seeds", lambda model: len(model.runs)),
             ("sampler steps", lambda model: look_up(model.runs[0].results, "a_posteriori", "sampler_steps")),
             ("time units", _result("a_posteriori", "time", -1)),
             ("error", _result("a_posteriori", "relative_error", -1)),
+            ("a second truth", _result("a_posteriori", "relative_error_floor", -1)),
             ("no closure", _alone),
             ("spread / true spread", lambda model: model.derived(_last_spread_ratio)),
+            ("spread / error", _result("a_posteriori", "spread_over_error", -1)),
+            ("coverage of 90 %", _result("a_posteriori", "coverage", "90", -1)),
             ("CRPS", _result("a_posteriori", "crps", -1)),
             ("finite fraction", _result("a_posteriori", "finite_fraction")),
         ),

@@ -32,9 +32,9 @@ CAPTIONS = {
         perfect; a spread under 1 is an over-confident ensemble, as few steps of an ODE sampler give. Right: what one
         sample costs.""",
     "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
-        the ensemble mean; “no closure” is the solver alone. Middle: the two ensembles should spread alike; a sample
-        held unscaled over several time steps makes the model's too wide. Right: lower is better; the dotted line is what a
-        Gaussian ensemble with the true spread scores, spread / √π.""",
+        the ensemble mean; “no closure” is the solver alone, a second true ensemble what a perfect closure scores. Middle:
+        the two ensembles should spread alike; a sample held unscaled over several time steps makes the model's too wide. Right:
+        lower is better; the dotted line is what a Gaussian ensemble with the true spread scores, spread / √π.""",
     "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
         over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",
     "rollout_pdf": """Distribution of the vorticity's values over the domain. On the log scale the tails can be read:
@@ -157,6 +157,8 @@ def rollout_scores(results: Mapping[str, Any], arrays: Arrays) -> Figure:
     if scores.get("spread_truth"):
         gaussian = np.array(scores["spread_truth"], dtype=float) / math.sqrt(math.pi)
         drawing.plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
+    if time and scores.get("relative_error_floor"):
+        drawing.plot(error, time[1:], scores["relative_error_floor"][1:], label="a second true ensemble", **REFERENCE)
     others = baselines(results)
     styles = baseline_styles(others)
     for name, measures, style in (

@@ -10,10 +10,10 @@ import numpy as np
 
 from closure_jax.pages.page import Block, Code, Details, Heading, Paragraph, Picture, Section
 from closure_jax.pages.results import baselines, coupling_rule, first_middle_last, look_up, number, setting
-from closure_jax.pages.run import animation, fields, figures, geometry_figures
+from closure_jax.pages.run import animation, calibration, fields, figures, geometry_figures
 from closure_jax.tables import Table, duration, value_text
 
-_CAPTIONS = fields.CAPTIONS | figures.CAPTIONS | geometry_figures.CAPTIONS | animation.CAPTIONS
+_CAPTIONS = fields.CAPTIONS | figures.CAPTIONS | geometry_figures.CAPTIONS | calibration.CAPTIONS | animation.CAPTIONS
 
 _STEP_COLUMNS = {
     "relative_error": "relative error",
@@ -76,7 +76,7 @@ class Run:
         return look_up(self.results, *keys)
 
     @property
-    def by_steps(self) -> dict[int, Mapping[str, float | None]]:
+    def by_steps(self) -> dict[int, Mapping[str, Any]]:
         """The a priori measures by number of sampler steps, ascending."""
         return _ascending(self.get("a_priori", "by_steps"))
 
@@ -113,12 +113,13 @@ def of_run(run: Run) -> list[Section]:
         Section("A priori", _a_priori(run)),
         Section("Latent geometry", _latent_geometry(run)),
         Section("A posteriori", _a_posteriori(run)),
+        Section("Calibration", _calibration(run)),
         Section("Configuration", [_configuration(run)]),
         Section("Wall time", [_wall_time(run)]),
     ]
 
 
-def _ascending(by_steps: Any) -> dict[int, Mapping[str, float | None]]:
+def _ascending(by_steps: Any) -> dict[int, Mapping[str, Any]]:
     """Measures by number of sampler steps, from texts to whole numbers, ascending."""
     return {int(steps): by_steps[steps] or {} for steps in sorted(by_steps or {}, key=int)}
 
@@ -182,15 +183,16 @@ def _a_priori(run: Run) -> list[Block]:
     return blocks
 
 
-def _steps_table(by_steps: Mapping[int, Mapping[str, float | None]]) -> Table:
+def _steps_table(by_steps: Mapping[int, Mapping[str, Any]]) -> Table:
     """A row for each number of sampler steps; measures that only a fork knows come last, by their own names."""
     found = {key for values in by_steps.values() for key, value in values.items() if value is not None}
     columns = dict(_STEP_COLUMNS)
     for key, (instead_of, heading) in _IN_OTHER_UNITS.items():
         if key in found and instead_of not in found:
             columns[key] = heading
-    keys = dict.fromkeys(key for values in by_steps.values() for key in values)
-    columns |= {key: key.replace("_", " ") for key in keys if key not in _STEP_COLUMNS and key not in _IN_OTHER_UNITS}
+    keys = dict.fromkeys(key for values in by_steps.values() for key in values if number(values, key) is not None)
+    shown = (*_STEP_COLUMNS, *_IN_OTHER_UNITS, *calibration.MEASURES)
+    columns |= {key: key.replace("_", " ") for key in keys if key not in shown}
     rows = [(steps, *(values.get(key) for key in columns)) for steps, values in by_steps.items()]
     return Table(("sampler steps", *columns.values()), rows)
 
@@ -270,6 +272,7 @@ def _rollout_table(run: Run) -> Table:
     results = run.get("a_posteriori")
     places = first_middle_last(results.get("time"))
     truth = {
+        "relative_error": results.get("relative_error_floor"),  # of a second true ensemble
         "spread": results.get("spread_truth"),
         "seconds_per_time_unit": results.get("seconds_per_time_unit_truth"),
     }
@@ -282,6 +285,14 @@ def _rollout_table(run: Run) -> Table:
     times = (f"error at {value_text(number(results, 'time', place))}" for place in places)
     head = ("in the solver", *times, "spread at the end", "CRPS at the end", "finite fraction", "s per time unit")
     return Table(head, rows)
+
+
+def _calibration(run: Run) -> list[Block]:
+    table = calibration.table(run.by_steps)
+    if table is None:
+        run.leave_out("calibration")
+        return [Paragraph(calibration.NOT_MEASURED, missing=True)]
+    return [table, run.picture(calibration.calibration, run.by_steps, run.results)]
 
 
 def _configuration(run: Run) -> Details:
