@@ -16,6 +16,7 @@ PROCESSES = {
     "interpolant_gaussian": "si_gaussian",
     "interpolant_empirical": "si_empirical",
     "score": "cs",
+    "mean_flow": "mf",
 }
 
 

@@ -37,7 +37,7 @@ def assert_parts_fit(experiment: config.Experiment) -> None:
 
 
 def test_an_experiment_is_named_after_its_file_process_and_latent(everything):
-    assert len(EXPERIMENTS) == 26
+    assert len(EXPERIMENTS) == 27
     for (name, preset), experiment in everything.items():
         assert (experiment.name, experiment.preset) == (name, preset)
         process, latent = ("cs", "physical") if name == "oracle" else name.rsplit("_", 1)

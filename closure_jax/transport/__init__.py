@@ -2,6 +2,7 @@
 
 from closure_jax.transport import paths
 from closure_jax.transport.base import Field, Noise, Transport
+from closure_jax.transport.mean_flow import MeanFlow
 from closure_jax.transport.regression import PREDICTIONS, Regression
 from closure_jax.transport.score import Score
 
@@ -10,8 +11,9 @@ TRANSPORTS: dict[str, type] = {
     "flow_matching": paths.FlowMatching,
     "interpolant_empirical": paths.InterpolantEmpirical,
     "interpolant_gaussian": paths.InterpolantGaussian,
+    "mean_flow": MeanFlow,
     "score": Score,
 }
 """Classes by name; their dataclass fields are what a configuration may say of them."""
 
-__all__ = ["PREDICTIONS", "TRANSPORTS", "Field", "Noise", "Regression", "Score", "Transport"]
+__all__ = ["PREDICTIONS", "TRANSPORTS", "Field", "MeanFlow", "Noise", "Regression", "Score", "Transport"]

@@ -23,6 +23,7 @@ PROCESSES = {
     "diffusion": "DM",
     "interpolant_gaussian": "SI Gaussian",
     "interpolant_empirical": "SI empirical",
+    "mean_flow": "MF",
     "score": "CS",
     "oracle": "oracle",
 }

@@ -16,8 +16,10 @@ from PIL import Image
 from closure_jax.pages import drawing
 from closure_jax.pages.comparison.runs import PROCESSES, Model
 
-PROCESS_COLORS = dict(zip(PROCESSES, ("#1f83d6", "#d55e00", "#009e73", "#a34fb8", "#b8860b", "#222222"), strict=True))
-MORE_COLORS = ("#8c6d1f", "#d6336c", "#17a2b8", "#5f6b7a")
+PROCESS_COLORS = dict(
+    zip(PROCESSES, ("#1f83d6", "#d55e00", "#009e73", "#a34fb8", "#17a2b8", "#b8860b", "#222222"), strict=True)
+)
+MORE_COLORS = ("#d6336c", "#5f6b7a", "#8c6d1f", "#7b3f00")
 LATENT_STYLES: dict[str, tuple[Any, str]] = {
     "physical": ("-", "s"),
     "recon": (":", "o"),
