@@ -105,9 +105,9 @@ def test_the_fair_score_does_not_depend_on_the_number_of_members_and_the_other_d
 def test_one_call_makes_a_sample_and_another_number_is_refused():
     transport, condition = Score(), jnp.ones((3, 4, 4, 2))
     noise = transport.noise(jax.random.split(jax.random.key(0), 3), (4, 4, 2), 50)
-    assert noise["z"].shape == condition.shape
+    assert noise["source"].shape == condition.shape
     np.testing.assert_array_equal(
-        transport.sample(lambda z: 2 * z + condition, noise, condition, 1), 2 * noise["z"] + 1
+        transport.sample(lambda z: 2 * z + condition, noise, condition, 1), 2 * noise["source"] + 1
     )
     assert transport.trajectory(lambda z: z, noise, condition, 1).shape == (2, *condition.shape)
     assert "steps=4" in refusal(lambda: transport.sample(lambda z: z, noise, condition, 4))

@@ -132,6 +132,8 @@ def test_noise_is_standard_normal_and_independent(name):
             "flow_matching": {"source"},
             "interpolant_gaussian": {"source", "increments"},
             "interpolant_empirical": {"increments"},
+            "mean_flow": {"source"},
+            "score": {"source"},
         }[name]
     )
     parts = [drawn["source"]] if "source" in drawn else []

@@ -29,6 +29,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--time", type=int, default=5, help="time units to run; default 5")
     parser.add_argument("--members", type=int, default=4, help="members of each ensemble; default 4")
     parser.add_argument("--seed", type=int, default=1, help="of the initial state and of the noise")
+    names = ", ".join(pretrained.names())
+    parser.add_argument("--closure", default="cs_ga", help=f"which of the shipped closures: {names}; default cs_ga")
     parser.add_argument("--pack", metavar="RUN", help="instead, put the closure of a finished run into the package")
     options = parser.parse_args(arguments)
     for name, least in (("time", 1), ("members", 2), ("seed", 0)):
@@ -77,7 +79,7 @@ def _command(arguments: Sequence[str]) -> None:
         print(f"packed: {pretrained.pack(pathlib.Path(options.pack))}")
         return
     start = time.perf_counter()
-    model, experiment, facts = pretrained.shipped()
+    model, experiment, facts = pretrained.shipped(options.closure)
     n = experiment.data.resolution
     print(
         f"demo: {facts['experiment']}:{facts['preset']}, trained at revision {facts['trained_revision']}; {options.members}"
@@ -103,6 +105,8 @@ def _command(arguments: Sequence[str]) -> None:
     for name, run in (("with the sampled closure", learned), ("without closure", bare)):
         error = metrics.relative_error(run.fields[-1].mean(axis=1), true_mean)
         print(f"error of the vorticity after {options.time} time units, {name}: {error:.4f}")
+    spreads = [metrics.rms_spread(run.fields[-1]) for run in (learned, truth)]
+    print(f"spread of the ensemble over that of the true one: {spreads[0] / spreads[1]:.2f}")
     print(f"written: {file} ({time.perf_counter() - start:.0f} s)")
 
 

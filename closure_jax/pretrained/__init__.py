@@ -52,7 +52,7 @@ def load(where: str | pathlib.Path) -> StochasticClosure:
     return experiment.assemble(jax.tree.map(jnp.asarray, restored))
 
 
-def shipped(name: str = "fm_ga") -> tuple[StochasticClosure, Experiment, dict[str, Any]]:
+def shipped(name: str) -> tuple[StochasticClosure, Experiment, dict[str, Any]]:
     """A closure that ships with the package, the experiment that it is from, and facts: revision, device, results.
 
     Raises:

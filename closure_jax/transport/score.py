@@ -105,10 +105,10 @@ class Score:
         check(0 < self.fairness <= 1, f"fairness={self.fairness}: expected a number above 0, up to 1")
 
     def noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps) -> Noise:
-        """z, (batch, ...), whatever the number of steps."""
+        """{"source": z of (batch, ...)}, whatever the number of steps."""
         del steps
         dtype = jnp.result_type(float)
-        return {"z": jax.vmap(lambda key: random.normal(key, shape, dtype))(keys)}
+        return {"source": jax.vmap(lambda key: random.normal(key, shape, dtype))(keys)}
 
     def loss(
         self,
@@ -130,7 +130,7 @@ class Score:
 
         def draw(number: jax.Array) -> jax.Array:
             of_member = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-            return field(self.noise(of_member, condition.shape[1:], 1)["z"])
+            return field(self.noise(of_member, condition.shape[1:], 1)["source"])
 
         samples = jax.vmap(draw)(jnp.arange(self.members))
         if decode is not None:  # as one batch: convolutions under vmap are slow
@@ -147,13 +147,13 @@ class Score:
           UserError: a number of steps that is not 1.
         """
         self._one(steps)
-        return field(jnp.asarray(noise["z"], condition.dtype))
+        return field(jnp.asarray(noise["source"], condition.dtype))
 
     def trajectory(
         self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: int
     ) -> Float[Array, "states batch *shape"]:
         """z, and the sample."""
-        return jnp.stack([jnp.asarray(noise["z"], condition.dtype), self.sample(field, noise, condition, steps)])
+        return jnp.stack([jnp.asarray(noise["source"], condition.dtype), self.sample(field, noise, condition, steps)])
 
     def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
         """g(condition, 0): the mean of a generator that is odd in z about it."""
