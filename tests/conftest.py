@@ -32,6 +32,17 @@ def x64():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
-    """What XLA compiled for one test serves the next: many of them make the same programs anew."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+    """What XLA compiled for one test serves the next, and the processes that tests start: many make the same programs anew.
+
+    Each worker has a folder of its own, since jax does not write an entry at once: another worker could read half of one.
+    """
+    folder = str(tmp_path_factory.getbasetemp() / "compiled")
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        # They run a program few times: to optimise it takes as long as the rest of its compilation.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        yield

@@ -39,11 +39,10 @@ def command(workdir: Path, *options: str) -> list[str]:
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
-    """As a user's, but that the runs share what XLA compiled, which is most of a tiny run."""
+    """As a user's, but that the runs share what XLA compiled (see conftest.py), which is most of a tiny run."""
     return (
         os.environ
         | {"CLOSURE_JAX_PYTHON": sys.executable, "CLOSURE_JAX_DATA": str(data), "JAX_PLATFORMS": "cpu"}
-        | {"JAX_COMPILATION_CACHE_DIR": str(data / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         | more
     )
 

@@ -110,6 +110,7 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
         "CLOSURE_JAX_DATA": str(folder / "data"),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # one process would read what another is still writing
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(processes),
     }
