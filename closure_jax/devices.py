@@ -271,7 +271,7 @@ def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, dona
 def split_members(tree: Any, parts: int) -> Any:
     """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
     cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
-    return jax.pmap(lambda tree: tree, devices=jax.local_devices()[:parts])(cut)
+    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=jax.local_devices()[:parts])(cut)
 
 
 def join_members(leaf: jax.Array) -> np.ndarray:
@@ -284,7 +284,7 @@ def replicate(tree: Any, parts: int | None = None) -> Any:
     """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
     over = _all() if parts is None else jax.local_devices()[:parts]
     count = jax.local_device_count() if parts is None else parts
-    return jax.pmap(lambda _, leaf: leaf, in_axes=(0, None), devices=over)(np.zeros(count), tree)
+    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(count), tree)
 
 
 def unreplicate(tree: Any) -> Any:

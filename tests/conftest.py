@@ -23,6 +23,16 @@ jaxtyping._array_types._normalize_array_type = lambda kind: EITHER if kind is ja
 jaxtyping.install_import_hook(CHECKED, "conftest.checked")
 
 
+LONGEST = ("test_extend.py", "test_end_to_end.py", "test_hosts.py", "test_bench.py", "test_compare.py")
+"""Files that start first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files in front; a file's tests keep their order."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""
@@ -32,6 +42,17 @@ def x64():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
-    """What XLA compiled for one test serves the next: many of them make the same programs anew."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+    """What XLA compiled for one test serves the next, and the processes that tests start: many make the same programs anew.
+
+    Each worker has a folder of its own, since jax does not write an entry at once: another worker could read half of one.
+    """
+    folder = str(tmp_path_factory.getbasetemp() / "compiled")
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        # They run a program few times: to optimise it takes as long as the rest of its compilation.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        yield

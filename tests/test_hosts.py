@@ -28,7 +28,7 @@ SHORT = (
     " data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
 )
 
-# Gradients of both losses, saved to sys.argv[2].
+# Gradients of the losses, saved to sys.argv[2].
 GRADIENTS = """
     import sys, jax, numpy as np, optax
     from closure_jax import config, devices
@@ -38,6 +38,7 @@ GRADIENTS = """
 
     devices.start()
     experiment = config.build(config.load(sys.argv[1] + ":tiny"))
+    others = {name: config.build(config.load(sys.argv[1].replace("fm_ga", name) + ":tiny")) for name in ("cs_ga", "mf_ga")}
     rng = np.random.default_rng(0)
     f32 = lambda *shape: rng.standard_normal(shape).astype(np.float32)
     # with this optimiser the new parameters are the old ones minus the gradient
@@ -49,11 +50,13 @@ GRADIENTS = """
             experiment.init_autoencoder(jax.random.key(0)),
             {"field": f32(8, n, n), "extra": f32(8, 12)},
         ),
-        "transport": (
-            steps.transport_loss(experiment.network, experiment.transport),
-            experiment.init_network(jax.random.key(0)),
+    } | {
+        name: (
+            steps.transport_loss(one.network, one.transport),
+            one.init_network(jax.random.key(0)),
             {"condition": f32(8, *r), "target": f32(8, *r)},
-        ),
+        )
+        for name, one in {"transport": experiment, **others}.items()
     }
     found = {}
     for name, (loss, params, batch) in cases.items():
@@ -110,6 +113,7 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
         "CLOSURE_JAX_DATA": str(folder / "data"),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # one process would read what another is still writing
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(processes),
     }
@@ -159,7 +163,7 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
 def assert_equal_gradients(one, other):
     """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves."""
     assert one.files == other.files
-    for section in ("autoencoder", "transport"):
+    for section in ("autoencoder", "transport", "cs_ga", "mf_ga"):
         names = [name for name in one.files if name.startswith(section)]
         size = np.sqrt(sum(np.sum(one[name] ** 2) for name in names))
         difference = np.sqrt(sum(np.sum((one[name] - other[name]) ** 2) for name in names))

@@ -70,6 +70,18 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     assert records(broken) == records(whole)
 
 
+def test_a_step_is_traced_once_though_its_first_state_comes_from_the_host(tmp_path):
+    traced = []
+    step = quadratic_phase(3).train_step
+
+    def train_step(*arguments):
+        traced.append(1)
+        return step(*arguments)
+
+    loop.run(quadratic_phase(3, train_step=train_step), initial_state(), WorkDir(tmp_path), 1, 3)
+    assert len(traced) == 1  # a second program would take as long to compile as the first
+
+
 def test_a_finished_phase_is_not_trained_again(tmp_path, capsys):
     work = WorkDir(tmp_path)
     first = loop.run(quadratic_phase(4), initial_state(), work, log_every=2, checkpoint_every=4)
