@@ -1,6 +1,9 @@
 """A generator of one network call, trained by a score, in a geometry-aware latent space.
 
 ./launch.sh experiments/cs_ga.py:small
+
+One network call, three seeds: error over the floor 1.008, spread 1.00 and CRPS 1.007 times the exact law's; rollout error
+0.0093 after 10 time units, 1.05 without closure, and 1.02 times the true spread (one seed). See docs/one_step.md.
 """
 
 import ml_collections

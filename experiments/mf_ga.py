@@ -1,6 +1,9 @@
 """Flow matching by average velocities in a geometry-aware latent space: one call, or a few, from the same network.
 
 ./launch.sh experiments/mf_ga.py:small
+
+One network call, one seed: error over the floor 1.051, spread 1.19 and CRPS 1.055 times the exact law's; rollout error
+0.022 after 10 time units, 1.05 without closure. See docs/one_step.md.
 """
 
 import ml_collections

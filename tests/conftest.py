@@ -49,10 +49,11 @@ def compiled(tmp_path_factory):
     folder = str(tmp_path_factory.getbasetemp() / "compiled")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # The tests run a program few times: to optimise it takes as long as the rest of its compilation.
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        # They run a program few times: to optimise it takes as long as the rest of its compilation.
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         yield

@@ -98,15 +98,20 @@ def in_physical_space(config: ConfigDict) -> None:
 
 def in_one_call(config: ConfigDict) -> None:
     """A generator of one network call, made of products and trained by a score, in place of a transport over many steps."""
+    physical = config.latent.kind == "physical"
     use(config, "transport", "score", members=4, spectral_weight=1.0)
-    use(config, "network", "products", width=16, modes=8, depth=2, hidden=64)
+    use(config, "network", "products", width=16, depth=2, hidden=64)  # its modes are those of the network before
     use(config, "coupling", "scaled", mean="own")  # one call more gives this network's mean
     config.sampler.steps = config.evaluation.rollout_sampler_steps = 1
     config.evaluation.steps = (1,)
-    if config.preset == "small":
-        config.transport.update(steps=6_000, learning_rate=6e-3)
+    if config.preset == "paper":
+        config.network.modes = (
+            16 if physical else 8
+        )  # as many as carry the noise, which no state in transit brings along
+    elif config.preset == "small":
+        config.transport.update(steps=2_000 if physical else 6_000, learning_rate=6e-3)
     elif config.preset == "tiny":
-        config.network.update(width=4, modes=4, hidden=8)
+        config.network.update(width=4, hidden=8)
 
 
 for _preset in PRESETS.values():  # a field that is misspelt above fails when this module is imported
