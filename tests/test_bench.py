@@ -104,9 +104,14 @@ SHAPES = {
     "train_step_autoencoder_published": None,
     "sample_latent_1step_published": (16, 64, 64),
     "sample_latent_1step_compact": (16, 64, 64),
+    "sample_latent_one_call_published": (16, 64, 64),
+    "sample_latent_one_call_compact": (16, 64, 64),
     "sample_physical_50step_published": (16, 64, 64),
     "coupled_step_published": (16, 64, 33),
     "coupled_step_compact": (16, 64, 33),
+    "coupled_step_one_call_published": (16, 64, 33),
+    "coupled_step_one_call_compact": (16, 64, 33),
+    "coupled_step_one_call_scaled_compact": (16, 64, 33),
     "rollout_gradient": None,
 }
 BATCHES = {"train_step_latent_published": 100, "train_step_autoencoder_published": 8}

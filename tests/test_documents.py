@@ -18,6 +18,7 @@ NOTEBOOK = REPOSITORY / "docs" / "notebooks" / "closure_in_your_solver.ipynb"
 def run(code: str, folder: Path) -> str:
     """What a program prints in a new interpreter and an empty folder; its pictures go nowhere."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "Agg"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "false"  # as a reader runs it; it computes more than it compiles
     result = subprocess.run(
         [sys.executable, "-P", "-W", "error::DeprecationWarning", "-c", code],
         cwd=folder,

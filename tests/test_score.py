@@ -1,5 +1,6 @@
 """The score that a generator of one call is trained by, and the generator, against laws that are known."""
 
+import functools
 import itertools
 
 import jax
@@ -54,10 +55,9 @@ def noise_of(z, share):
 TRUE = {"mean": 1.0, "deviation": 0.5, "share": 0.5}
 
 
-def toy_gradients(transport, **changed):
-    """Mean over many examples of the loss's gradient at a law, and its standard error, by parameter."""
-    truth = 1.0 + 0.5 * noise_of(jax.random.normal(jax.random.key(1), (BATCH, N, N, 1)), TRUE["share"])
-    keys = jax.random.split(jax.random.key(2), BATCH)
+@functools.cache
+def gradients_of(transport):
+    """(parameters, keys, truth) -> the loss's gradient, for each example."""
 
     def loss(parameters, key, y):
         def field(z):
@@ -65,8 +65,14 @@ def toy_gradients(transport, **changed):
 
         return transport.loss(field, key[None], jnp.zeros((1, N, N, 1)), y[None])[0]
 
+    return jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
+
+
+def toy_gradients(transport, **changed):
+    """Mean over many examples of the loss's gradient at a law, and its standard error, by parameter."""
+    truth = 1.0 + 0.5 * noise_of(jax.random.normal(jax.random.key(1), (BATCH, N, N, 1)), TRUE["share"])
     at = {name: jnp.float32(value) for name, value in (TRUE | changed).items()}
-    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(at, keys, truth)
+    each = gradients_of(transport)(at, jax.random.split(jax.random.key(2), BATCH), truth)
     return {name: (float(np.mean(g)), float(np.std(g) / np.sqrt(BATCH))) for name, g in each.items()}
 
 
