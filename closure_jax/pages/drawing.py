@@ -178,6 +178,16 @@ def legend(axes: Axes, **options: Any) -> None:
         say_if_empty(axes)
 
 
+def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, under them, where it covers no curve; a word in a panel where nothing could be drawn."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        say_if_empty(axes)
+        entries |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(6, len(entries)))
+
+
 def say_if_empty(axes: Axes) -> None:
     """A word in a panel without a labelled curve."""
     if not axes.get_legend_handles_labels()[0]:

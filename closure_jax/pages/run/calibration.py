@@ -81,12 +81,7 @@ def calibration(by_steps: Mapping[int, Mapping[str, Any]], results: Mapping[str,
     ratio.set_xlim(left=0)
     covered.plot([0, 1], [0, 1], label="calibrated", **REFERENCE)
     covered.set(xlim=(0.45, 0.95), ylim=(0, 1), xticks=[float(level) / 100 for level in LEVELS])
-    entries = {
-        text: line
-        for axes in (ranks, ratio, covered)
-        for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)))
+    drawing.legend_below(figure, (ranks, covered, ratio))
     return figure
 
 

@@ -152,11 +152,11 @@ def rollout_scores(results: Mapping[str, Any], arrays: Arrays) -> Figure:
     time, x = scores.get("time"), f"time since the start at t = {float(arrays['start_time']):g}"
     drawing.label(error, x, "relative error of the vorticity", "error of the ensemble mean", y_scale="log")
     drawing.label(spread, x, "standard deviation (1/time)", "ensemble spread")
-    drawing.label(crps, x, "CRPS of the vorticity (1/time)", "CRPS")
+    drawing.label(crps, x, "CRPS of the vorticity (1/time)", "CRPS", y_scale="log")
     drawing.plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
     if scores.get("spread_truth"):
-        gaussian = np.array(scores["spread_truth"], dtype=float) / math.sqrt(math.pi)
-        drawing.plot(crps, time, gaussian, label="true law, if Gaussian", **REFERENCE)
+        gaussian = np.array(scores["spread_truth"][1:], dtype=float) / math.sqrt(math.pi)
+        drawing.plot(crps, time[1:], gaussian, label="true law, if Gaussian", **REFERENCE)
     if time and scores.get("relative_error_floor"):
         drawing.plot(error, time[1:], scores["relative_error_floor"][1:], label="a second true ensemble", **REFERENCE)
     others = baselines(results)
@@ -165,16 +165,12 @@ def rollout_scores(results: Mapping[str, Any], arrays: Arrays) -> Figure:
         ("model", scores, MODEL),
         *((name, measures, styles[name]) for name, measures in others.items()),
     ):
-        if time and measures.get("relative_error"):
-            # All start at the same state: the first value is rounding, and off any log scale.
-            drawing.plot(error, time[1:], measures["relative_error"][1:], label=name, **style)
-        for axes, key in ((spread, "spread"), (crps, "crps")):
-            if any(measures.get(key) or ()):  # without noise there is no spread to draw
-                drawing.plot(axes, time, measures[key], label=name, **style)
-    for axes in (error, spread, crps):
-        drawing.legend(axes)
-    for axes in (spread, crps):
-        axes.set_ylim(bottom=0)
+        # All start at the same state: the first value is rounding, and off any log scale.
+        for axes, key, first in ((error, "relative_error", 1), (spread, "spread", 0), (crps, "crps", 1)):
+            if time and any(measures.get(key) or ()):  # without noise there is no spread to draw
+                drawing.plot(axes, time[first:], measures[key][first:], label=name, **style)
+    spread.set_ylim(bottom=0)
+    drawing.legend_below(figure, (error, spread, crps))
     return figure
 
 
