@@ -154,7 +154,7 @@ def rollout_scores(results: Mapping[str, Any], arrays: Arrays) -> Figure:
     drawing.label(spread, x, "standard deviation (1/time)", "ensemble spread")
     drawing.label(crps, x, "CRPS of the vorticity (1/time)", "CRPS", y_scale="log")
     drawing.plot(spread, time, scores.get("spread_truth"), label="truth", **TRUTH)
-    if scores.get("spread_truth"):
+    if time and scores.get("spread_truth"):
         gaussian = np.array(scores["spread_truth"][1:], dtype=float) / math.sqrt(math.pi)
         drawing.plot(crps, time[1:], gaussian, label="true law, if Gaussian", **REFERENCE)
     if time and scores.get("relative_error_floor"):
