@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Key
 from closure_jax import random
 from closure_jax.errors import check
 from closure_jax.transport.base import Field, Noise, Steps
-from closure_jax.transport.regression import expand
+from closure_jax.transport.regression import every_state, expand, fixed_noise
 
 _SMALL = 1e-3  # added to a squared error before the power that weighs it
 
@@ -137,17 +137,11 @@ class MeanFlow:
     ) -> Float[Array, "states batch *shape"]:
         """The same draws with every state on the way, source first."""
         z = jnp.asarray(noise["source"], condition.dtype)
-
-        def body(x: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = self._step(field, x, index, steps)
-            return x, x
-
-        return jnp.concatenate([z[None], jax.lax.scan(body, z, jnp.arange(steps))[1]])
+        return every_state(lambda index, x: self._step(field, x, index, steps), z, steps)
 
     def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
         """E[x | condition] = z + v(z, 0), which is the same for every z: one fixed draw serves."""
-        fixed = random.normal(jax.random.key(0), condition.shape[1:], condition.dtype)
-        z, start = jnp.broadcast_to(fixed, condition.shape), jnp.zeros(len(condition), condition.dtype)
+        z, start = fixed_noise(condition), jnp.zeros(len(condition), condition.dtype)
         return z + self.average(field, z, start, start)
 
     def schedules(self) -> "dict[str, MeanFlow]":

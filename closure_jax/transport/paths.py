@@ -23,10 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from closure_jax import random
 from closure_jax.errors import check
 from closure_jax.transport.base import Field, Steps
-from closure_jax.transport.regression import Regression, Tau, expand
+from closure_jax.transport.regression import Regression, Tau, expand, fixed_noise
 
 SPACINGS = ("karras", "uniform")
 """Spacings of a diffusion's sampler times."""
@@ -80,8 +79,7 @@ class Interpolant(Regression):
 
         It is the same for every z, so that one fixed draw serves.
         """
-        fixed = random.normal(jax.random.key(0), condition.shape[1:], condition.dtype)
-        z = self.source(jnp.broadcast_to(fixed, condition.shape), condition)
+        z = self.source(fixed_noise(condition), condition)
         tau = jnp.zeros(len(condition), condition.dtype)
         slopes = jax.grad(self.alpha)(0.0), jax.grad(self.beta)(0.0)
         return (self.target(field, z, tau) - slopes[0] * z) / slopes[1]

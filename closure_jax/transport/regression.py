@@ -34,6 +34,23 @@ def expand(tau: Tau, like: Float[Array, "batch ..."]) -> Float[Array, "..."]:
     return tau.reshape(tau.shape + (1,) * (like.ndim - tau.ndim))
 
 
+def every_state(
+    step: Callable[[jax.Array, jax.Array], jax.Array], start: Float[Array, " batch *shape"], steps: int
+) -> Float[Array, "states batch *shape"]:
+    """The start and the state after each step (index, x) -> x, steps + 1 of them."""
+
+    def body(x: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = step(index, x)
+        return x, x
+
+    return jnp.concatenate([start[None], jax.lax.scan(body, start, jnp.arange(steps))[1]])
+
+
+def fixed_noise(like: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"]:
+    """One standard normal draw for all, where what follows is the same for every draw."""
+    return jnp.broadcast_to(random.normal(jax.random.key(0), like.shape[1:], like.dtype), like.shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class Regression:
     """A transport whose network regresses on a path's target; a path overrides the hooks below `in_rollouts`.
@@ -134,11 +151,7 @@ class Regression:
         """The same draws with every state on the way, source first; see `sample`."""
         start, euler = self._euler(field, noise, condition, steps)
 
-        def body(x: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = euler(index, x)
-            return x, x
-
-        return jnp.concatenate([start[None], jax.lax.scan(body, start, jnp.arange(steps))[1]])
+        return every_state(euler, start, steps)
 
     def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
         """E[x | condition] by one network call; None: no call of this path gives it."""
