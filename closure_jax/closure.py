@@ -102,13 +102,18 @@ class StochasticClosure:
     def mean(self, vorticity: Fields) -> Float[Array, "batch n n"] | None:
         """E[H | vorticity] as the decoded mean of the latent, by one network call; None where a call does not give it.
 
-        It does for a path from noise or from the condition to the data, and for a generator whose network is odd in its noise.
+        It does for a path from noise or from the condition to the data, and for a generator that is linear in its noise.
         """
-        if self.transport.times == 0 and not getattr(self.network, "odd_in_noise", False):
+        if self.transport.times == 0 and not self.linear_in_noise:
             return None
         condition = self.encode(vorticity)
         latent = self.transport.mean(self.bind(condition), condition)
         return None if latent is None else self.decode(latent)
+
+    @property
+    def linear_in_noise(self) -> bool:
+        """Whether the sampled latent is linear in its noise about its mean: a generator whose network says so."""
+        return self.transport.times == 0 and getattr(self.network, "linear_in_noise", False)
 
     def encode(self, vorticity: Fields) -> Float[Array, "batch r r c"]:
         """Standardised latent of the vorticity, which is the transport's condition."""

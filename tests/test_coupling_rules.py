@@ -36,6 +36,10 @@ class Linear:
     even: float = 0.0
     secret: bool = False
 
+    @property
+    def linear_in_noise(self):
+        return self.even == 0 and not self.secret
+
     def noise(self, keys, vorticity):
         return {"z": jax.vmap(lambda key: random.normal(key, vorticity.shape[1:], vorticity.dtype))(keys)}
 
@@ -82,7 +86,15 @@ def variance_of_sums(periods, correlation=0.0):
 def test_the_accumulated_variance_of_white_rules_is_their_formula():
     steps, count, draw = 40, 64, Linear(drift=0.3)
     truth = steps * DT**2 * draw.amplitude**2
-    cases = [(Fresh(), 1), (Held(5), 5), (Held(20), 20), (Scaled(5), 1), (Scaled(20), 1), (Scaled(5, "own"), 1)]
+    cases = [
+        (Fresh(), 1),
+        (Held(5), 5),
+        (Held(20), 20),
+        (Scaled(5), 1),
+        (Scaled(20), 1),
+        (Scaled(5, "own"), 1),
+        (Scaled(5, "linear"), 1),
+    ]
     for rule, over_truth in cases:
         w = end(draw, rule, steps, count) - steps * DT * draw.drift
         assert np.mean(w**2) / (truth * over_truth) == pytest.approx(1, abs=ERRORS * standard_error(w)), rule
@@ -90,7 +102,7 @@ def test_the_accumulated_variance_of_white_rules_is_their_formula():
 
 def test_a_scaled_draw_keeps_its_mean_and_has_a_period_th_of_its_variance():
     draw, period, (keys, w) = Linear(rate=2.0, drift=1.0), 5, members(64)
-    for mean in ("antithetic", "own"):
+    for mean in ("antithetic", "own", "linear"):
         closure, unscaled = (closure_of(rule, draw, keys, w + 0.2) for rule in (Scaled(period, mean), Held(period)))
         conditional = draw.drift - draw.rate * 0.2
         np.testing.assert_allclose(closure - conditional, (unscaled - conditional) / np.sqrt(period), atol=1e-12)
@@ -239,10 +251,18 @@ def test_impossible_rules_are_refused_in_one_line():
 def test_a_mean_that_a_draw_does_not_have_is_refused():
     keys, w = members(2)
     secret = Linear(secret=True)
-    for rule in (Scaled(5, "own"), Scaled(1, "own"), AR1(5, 2.0, "own")):
+    expected = {
+        "own": "^mean=own: expected a draw that knows .*; mean=antithetic takes .*$",
+        "linear": "^mean=linear: expected a draw that is linear in its noise.*; mean=antithetic takes .*$",
+    }
+    for rule in (
+        make(mean)
+        for mean in expected
+        for make in (lambda m: Scaled(5, m), lambda m: Scaled(1, m), lambda m: AR1(5, 2.0, m))
+    ):
         carry = rule.begin(Linear(), keys, w)
         for use in (rule.begin, lambda draw, keys, w, rule=rule, carry=carry: rule.closure(draw, carry, keys, 0, w)):
-            with pytest.raises(UserError, match="^mean=own: expected a draw that knows .*; mean=antithetic takes .*$"):
+            with pytest.raises(UserError, match=expected[rule.mean]):
                 use(secret, keys, w)
     assert Scaled(5).begin(secret, keys, w) == ()
 

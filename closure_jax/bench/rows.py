@@ -151,8 +151,8 @@ def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
 
 
 def _coupled(made: Callable[[], Made], sampler_steps: int, scaled: bool = False) -> Case:
-    """The solver with a sample each `_HOLD` steps, held between; with its noise scaled for that, which takes the mean too."""
-    run, arguments = _coupled_run(made, sampler_steps, Scaled(_HOLD, mean="own") if scaled else None)
+    """The solver with a sample each `_HOLD` steps, held between; with its noise, which is linear, scaled for that."""
+    run, arguments = _coupled_run(made, sampler_steps, Scaled(_HOLD, mean="linear") if scaled else None)
     return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, (False, True, True), steps=_HOLD)
 
 

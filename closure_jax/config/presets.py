@@ -101,7 +101,7 @@ def in_one_call(config: ConfigDict) -> None:
     physical = config.latent.kind == "physical"
     use(config, "transport", "score", members=4, spectral_weight=1.0)
     use(config, "network", "products", width=16, depth=2, hidden=64)  # its modes are those of the network before
-    use(config, "coupling", "scaled", mean="own")  # one call more gives this network's mean
+    use(config, "coupling", "scaled", mean="linear")  # as this network's noise is
     config.sampler.steps = config.evaluation.rollout_sampler_steps = 1
     config.evaluation.steps = (1,)
     if config.preset == "paper":

@@ -76,7 +76,7 @@ class AR1:
     @property
     def draws(self) -> int:
         """Calls of the draw in each period."""
-        return 1 if self.period == 1 else 2
+        return 1 if self.period == 1 or self.mean == "linear" else 2
 
     def _known_steps(self) -> float:
         check(
@@ -108,7 +108,7 @@ class AR1:
         """The noise of a fresh draw.
 
         Raises:
-          UserError: the rule has not been fitted; or mean = own, and the draw has no mean.
+          UserError: the rule has not been fitted; see `check_has_mean`.
         """
         self._known_steps()
         check_has_mean(draw, vorticity, self.mean)

@@ -12,7 +12,10 @@ from closure_jax.closure import StochasticClosure
 
 @runtime_checkable
 class Draw(Protocol):
-    """A closure H as a random field given the vorticity; noise is an argument, so that a rule may carry or correlate it."""
+    """A closure H as a random field given the vorticity; noise is an argument, so that a rule may carry or correlate it.
+
+    A draw that is linear in its noise about its mean says so by an attribute `linear_in_noise` = True.
+    """
 
     def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Any:
         """What `draw` turns into closures: a pytree of standard normal arrays with the leading axis batch, one key each.
@@ -48,6 +51,11 @@ class FixedSteps:
 
     model: StochasticClosure
     steps: int = flax.struct.field(pytree_node=False)
+
+    @property
+    def linear_in_noise(self) -> bool:
+        """Of the closure."""
+        return self.model.linear_in_noise
 
     def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Any:
         """See `Draw`."""

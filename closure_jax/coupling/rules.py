@@ -93,12 +93,13 @@ class Fresh(_Unscaled):
 class Scaled(_Independent):
     """One draw, its fluctuation divided by sqrt(period), held for a period: white noise of the right strength.
 
-    The noise adds as much variance to the vorticity as one draw each step would, at 2 calls each period. What an antithetic pair
-    takes for the mean contains the part of the draw that is even in its noise; that part is held unscaled, as by `Held`.
+    The noise adds as much variance to the vorticity as one draw each step would, at 1 or 2 calls each period. What an antithetic
+    pair takes for the mean contains the part of the draw that is even in its noise; that part is held unscaled, as by `Held`.
 
     Attributes:
       period: solver steps for which a draw is held.
-      mean: where the conditional mean comes from: antithetic, half the sum of draws with noise z and -z; own, the draw's mean.
+      mean: where the conditional mean comes from: antithetic, half the sum of draws with noise z and -z; own, the draw's mean;
+        linear, from nowhere, at one call: the noise of a draw that is linear in it is scaled.
     """
 
     period: int = 5
@@ -116,13 +117,13 @@ class Scaled(_Independent):
     @property
     def draws(self) -> int:
         """Calls of the draw in each period."""
-        return 1 if self.period == 1 else 2
+        return 1 if self.period == 1 or self.mean == "linear" else 2
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """Nothing is carried.
 
         Raises:
-          UserError: mean = own, and the draw has no mean.
+          UserError: see `check_has_mean`.
         """
         check_has_mean(draw, vorticity, self.mean)
         return ()

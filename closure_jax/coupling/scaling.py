@@ -1,4 +1,4 @@
-"""A closure whose noise is scaled: m + factor (x - m), x a draw and m the conditional mean, which is had in one of two ways.
+"""A closure whose noise is scaled: m + factor (x - m), x a draw and m the conditional mean, which is had in one of three ways.
 
 The derivation of factors stands in docs/coupling.md.
 """
@@ -13,8 +13,9 @@ from closure_jax.coupling.base import draw_closure, draw_mean
 from closure_jax.coupling.draw import Draw
 from closure_jax.errors import check
 
-MEANS = ("antithetic", "own")
-"""Where the conditional mean comes from: a pair of draws with noise z and -z, or the draw's own `mean`."""
+MEANS = ("antithetic", "own", "linear")
+"""Where the conditional mean comes from: a pair of draws with noise z and -z, or the draw's own `mean`; or none is needed, since
+a draw that is linear in z about its mean has its fluctuation scaled with z."""
 
 
 def check_mean_by(mean: str) -> None:
@@ -23,7 +24,13 @@ def check_mean_by(mean: str) -> None:
 
 
 def check_has_mean(draw: Draw, vorticity: Float[Array, "state member n n"], mean: str) -> None:
-    """Raises UserError where mean = own, and the draw has no mean; nothing is computed."""
+    """Raises UserError where mean = own, and the draw has no mean, or mean = linear, and it is not; nothing is computed."""
+    if mean == "linear":
+        check(
+            getattr(draw, "linear_in_noise", False),
+            "mean=linear: expected a draw that is linear in its noise, as a generator of products is, and this one is not;"
+            " mean=antithetic takes the mean from a pair of draws",
+        )
     if mean == "own":
         check(
             jax.eval_shape(lambda: draw_mean(draw, vorticity)) is not None,
@@ -46,11 +53,13 @@ def scaled_closure(
       factor: of the fluctuation; with 1 the draw itself is returned, and no mean is computed.
       mean: where the conditional mean comes from.
     Raises:
-      UserError: mean = own, and the draw has no mean.
+      UserError: see `check_has_mean`.
     """
     check_has_mean(draw, vorticity, mean)
     if factor == 1 or not jax.tree.leaves(noise):
         return draw_closure(draw, noise, vorticity)
+    if mean == "linear":
+        return draw_closure(draw, jax.tree.map(lambda z: factor * z, noise), vorticity)
     own = draw_mean(draw, vorticity) if mean == "own" else None
     if own is not None:
         return own + factor * (draw_closure(draw, noise, vorticity) - own)

@@ -1,8 +1,8 @@
 """The network of a generator of one call, x = m(condition) + L z: a mean made of products, and noise of any spectrum.
 
 Advection is a sum of products of two fields that are linear in the vorticity, so the mean is built of such products, formed on a
-grid fine enough that they do not alias (the 3/2 rule of Orszag 1971). Odd in z about its value at z = 0, so that this value is
-the mean of the law that it generates.
+grid fine enough that they do not alias (the 3/2 rule of Orszag 1971). Linear in z about its value at z = 0, so that this
+value is the mean of the law that it generates.
 """
 
 from typing import ClassVar
@@ -58,7 +58,7 @@ class ProductGenerator(nn.Module):
     channels: int = 1
     times: int = 0
 
-    odd_in_noise: ClassVar[bool] = True
+    linear_in_noise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

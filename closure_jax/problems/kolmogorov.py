@@ -8,7 +8,7 @@ solver's grid.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,8 @@ class ExactLaw:
 
     grid: grids.Grid
     process: QWienerNoise | None
+
+    linear_in_noise: ClassVar[bool] = True
 
     def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Any:
         """(batch, 2, modes x, modes y) standard normal; () without noise."""

@@ -26,7 +26,7 @@ class Oracle(nn.Module):
     channels: int = 1
     times: int = 0
 
-    odd_in_noise: ClassVar[bool] = True
+    linear_in_noise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
