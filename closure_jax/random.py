@@ -11,6 +11,7 @@ STREAMS = {
     "initialise": "first parameters of a phase of training",
     "train": "draws of a phase of training: step, then the example's place in the global batch",
     "validate": "draws of a phase's validation: number of the held-out example",
+    "rectify": "the noise of a rectified transport's pairs: number of the training field",
     "samples": "a priori samples: state, then sample",
     "timing": "samples that are drawn to be timed",
     "true_ensemble": "the truth of rollouts: member",

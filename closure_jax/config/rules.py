@@ -10,7 +10,15 @@ if TYPE_CHECKING:
 
 def check(experiment: "Experiment") -> None:
     """Raises UserError, in one line, for the first rule that does not hold."""
-    for holds, message in (*_sizes(experiment), *_calls(experiment), *_times(experiment), *_rollouts(experiment)):
+    of_program = getattr(experiment.program, "rules", lambda experiment: [])
+    found = (
+        *_sizes(experiment),
+        *_calls(experiment),
+        *_rectified(experiment),
+        *_times(experiment),
+        *_rollouts(experiment),
+    )
+    for holds, message in (*found, *of_program(experiment)):
         if not holds:
             raise UserError(f"--config.{message}")
 
@@ -24,13 +32,23 @@ def _sizes(e: "Experiment") -> list[tuple[bool, str]]:
             f"network.modes={modes}: expected at most half of the latent's {resolution} points a side",
         ),
         (
-            joint != (True, False) or ":" in e.config.program.kind,
+            joint != (True, False) or e.config.program.kind == "online" or ":" in e.config.program.kind,
             f"latent.kind=joint with program.kind = {e.config.program.kind}: expected program.kind = joint as well",
         ),
         (
             joint != (False, True),
             f"program.kind=joint with latent.kind = {e.config.latent.kind}: expected latent.kind = joint as well",
         ),
+    ]
+
+
+def _rectified(e: "Experiment") -> list[tuple[bool, str]]:
+    rounds = getattr(e.transport, "rectify", 0)
+    return [
+        (
+            rounds == 0 or e.config.latent.kind != "joint",
+            f"transport.rectify={rounds}: expected 0 with latent.kind = joint, whose latents move while the flow is learned",
+        )
     ]
 
 

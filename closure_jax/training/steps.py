@@ -66,11 +66,15 @@ def autoencoder_loss(encoder: nn.Module, decoder: nn.Module, regulariser: Callab
 
 
 def transport_loss(network: nn.Module, transport: Transport) -> Loss:
-    """The transport's own loss on pairs; the batch holds "condition" and "target", (batch, r, r, c) standardised."""
+    """The transport's own loss on pairs; the batch holds "condition" and "target", (batch, r, r, c) standardised.
+
+    Where it holds "source", those are the noise from which the targets were drawn.
+    """
 
     def loss(params, batch, keys):
         field = bind(network, params, batch["condition"])
-        return transport.loss(field, keys, batch["condition"], batch["target"])
+        coupled = {"source": batch["source"]} if "source" in batch else {}
+        return transport.loss(field, keys, batch["condition"], batch["target"], **coupled)
 
     return loss
 

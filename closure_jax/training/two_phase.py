@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
+from tqdm import tqdm
 
-from closure_jax import devices
-from closure_jax.closure import apply
+from closure_jax import devices, random
+from closure_jax.closure import apply, bind
 from closure_jax.config.experiment import Experiment
 from closure_jax.data import batches
 from closure_jax.data.dataset import FIELDS
@@ -24,14 +26,23 @@ class TwoPhase:
     """The published program of all latent spaces but the joint one."""
 
     def phases(self, experiment: Experiment) -> list[Phase]:
-        """Both autoencoders, then the transport network."""
-        return [*(autoencoder_phase(experiment, field) for field in FIELDS), transport_phase(experiment)]
+        """Both autoencoders, then the transport network, then it again as often as the transport is rectified."""
+        rounds = range(1, 1 + getattr(experiment.transport, "rectify", 0))
+        return [
+            *(autoencoder_phase(experiment, field) for field in FIELDS),
+            transport_phase(experiment),
+            *(rectified_phase(experiment, number) for number in rounds),
+        ]
 
     def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
         """Parameters of the closure, and (mean, standard deviation) of each field's latent."""
-        params = {field: trained[f"autoencoder_{field}"] for field in FIELDS}
-        scalings = {field: latents(run, field, params[field])[1] for field in FIELDS}
-        return params | {"network": trained["transport"]}, scalings
+        params = self.params(trained)
+        return params, {field: latents(run, field, params[field])[1] for field in FIELDS}
+
+    def params(self, trained: Mapping[str, Params]) -> dict[str, Any]:
+        """{"vorticity", "closure", "network"}, from the phases' parameters."""
+        last = [name for name in trained if name.startswith(("transport", "rectified_"))][-1]
+        return {field: trained[f"autoencoder_{field}"] for field in FIELDS} | {"network": trained[last]}
 
 
 def autoencoder_phase(experiment: Experiment, field: str) -> Phase:
@@ -102,6 +113,52 @@ def transport_phase(experiment: Experiment) -> Phase:
         batch=batch,
         prepare=prepare,
     )
+
+
+def rectified_phase(experiment: Experiment, number: int) -> Phase:
+    """The network of the phase before, trained on noise and what that network makes of it."""
+    before = "transport" if number == 1 else f"rectified_{number - 1}"
+    first = transport_phase(experiment)
+    loss, shape = first.loss, experiment.latent_shape
+
+    def prepare(run: Run, earlier: Mapping[str, Params]) -> Prepared:
+        conditions, _ = latents(run, "vorticity", earlier["autoencoder_vorticity"])
+        train, held = (_pairs(experiment, number, earlier[before], conditions[s], s) for s in ("train", "validation"))
+        keys = validation_keys(experiment, f"rectified_{number}", len(held["condition"]))
+        held_loss = jax.jit(lambda params: loss(params, held, keys)[0])
+        return Prepared(train, loss, lambda params: {"validation_loss": float(held_loss(params))})
+
+    def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return first.batch(size) | {"source": jax.ShapeDtypeStruct((size, *shape), jnp.float32)}
+
+    return dataclasses.replace(
+        first, name=f"rectified_{number}", start=lambda key, earlier: earlier[before], batch=batch, prepare=prepare
+    )
+
+
+def _pairs(
+    experiment: Experiment, number: int, params: Params, condition: np.ndarray, split: str
+) -> dict[str, np.ndarray]:
+    """{"condition", "source", "target"}: for each condition one noise, and the sample that the network makes of it."""
+    transport: Any = experiment.transport
+    key = random.stream(experiment.seed, "rectify", number, split)
+
+    @jax.jit
+    def draw(params: Params, rows: Array, condition: Array) -> Array:
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+        noise = transport.noise(keys, condition.shape[1:], transport.rectify_steps)
+        field = bind(experiment.network, params, condition)
+        return jnp.stack([noise["source"], transport.sample(field, noise, condition, transport.rectify_steps)], axis=1)
+
+    with tqdm(total=len(condition), desc=f"pairs {number} ({split})", unit="field", disable=None) as bar:
+
+        def block(rows: np.ndarray) -> np.ndarray:
+            made = np.asarray(draw(params, rows, condition[rows]))
+            bar.update(len(rows))
+            return made
+
+        made = batches.in_blocks(block, np.arange(len(condition)))
+    return {"condition": condition, "source": made[:, 0], "target": made[:, 1]}
 
 
 def latents(run: Run, field: str, params: Params) -> tuple[dict[str, np.ndarray], tuple[float, float]]:

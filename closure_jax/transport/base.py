@@ -29,7 +29,7 @@ class Transport(Protocol):
 
     Attributes:
       times: transport times that the network sees: 1; 2 for an average velocity; 0 for a generator of one call. The loss of a
-        generator has one argument more, `decode`: see `Score.loss`.
+        generator has one argument more, `decode`: see `Score.loss`; that of a transport with a field `rectify` has `source`.
     """
 
     @property

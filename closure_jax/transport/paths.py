@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from closure_jax.errors import check
+from closure_jax.errors import check, not_negative, positive
 from closure_jax.transport.base import Field, Steps
 from closure_jax.transport.regression import Regression, Tau, expand, fixed_noise
 
@@ -145,7 +145,27 @@ def _value_and_slope(share: Callable[[Tau], Tau], tau: Float[Array, "..."]) -> t
 
 @dataclasses.dataclass(frozen=True)
 class FlowMatching(Interpolant):
-    """From Gaussian noise by an ODE, gamma = 0 (Lipman et al. 2023)."""
+    """From Gaussian noise by an ODE, gamma = 0 (Lipman et al. 2023).
+
+    Rectified (Liu et al. 2023, arXiv 2209.03003), it learns again from pairs of a noise and the sample that the flow before made
+    of it. Such pairs cross less than independent ones, so that paths are straighter, and one step keeps more of the spread.
+
+    Attributes:
+      rectify: how many times the network is trained again, each time as long as at first, on pairs that it drew before.
+      rectify_steps: sampler steps of those draws.
+    """
+
+    rectify: int = 0
+    rectify_steps: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative(self, "rectify")
+        positive(self, "rectify_steps")
+
+    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
+        """See `Interpolant.mean`; None where the flow is rectified: its first step then depends on the noise."""
+        return None if self.rectify else super().mean(field, condition)
 
 
 @dataclasses.dataclass(frozen=True)

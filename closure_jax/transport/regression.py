@@ -110,6 +110,7 @@ class Regression:
         keys: Key[Array, " batch"],
         condition: Float[Array, " batch *shape"],
         x: Float[Array, " batch *shape"],
+        source: Float[Array, " batch *shape"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Weighted mean squared error of the network's target, tau uniform in `training_range`; no other measures.
 
@@ -117,15 +118,16 @@ class Regression:
           field: network as a function of state and time, the condition bound.
           keys: one for each example.
           condition, x: pairs.
+          source: standard normal numbers from which each x came, where it came from some; None: independent ones.
         """
 
-        def draw(key: jax.Array, c: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def draw(key: jax.Array, c: jax.Array, x: jax.Array, given: jax.Array | None) -> tuple[jax.Array, ...]:
             time_key, source_key, noise_key = jax.random.split(key, 3)
             tau = jax.random.uniform(time_key, (), x.dtype, *self.training_range)
-            z = self.source(random.normal(source_key, c.shape, c.dtype), c)
+            z = self.source(random.normal(source_key, c.shape, c.dtype) if given is None else given, c)
             return tau, *self.in_transit(z, x, random.normal(noise_key, x.shape, x.dtype), tau)
 
-        tau, x_tau, target = jax.vmap(draw)(keys, condition, x)
+        tau, x_tau, target = jax.vmap(draw)(keys, condition, x, source)
         errors = jnp.mean((self.target(field, x_tau, tau) - target) ** 2, axis=tuple(range(1, x.ndim)))
         return jnp.mean(self.weight(tau) * errors), {}
 
