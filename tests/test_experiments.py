@@ -37,13 +37,14 @@ def assert_parts_fit(experiment: config.Experiment) -> None:
 
 
 def test_an_experiment_is_named_after_its_file_process_and_latent(everything):
-    assert len(EXPERIMENTS) == 27
+    assert len(EXPERIMENTS) == 28
     for (name, preset), experiment in everything.items():
         assert (experiment.name, experiment.preset) == (name, preset)
-        process, latent = ("cs", "physical") if name == "oracle" else name.rsplit("_", 1)
+        process, latent = ("cs", "physical") if name == "oracle" else name.removesuffix("_online").rsplit("_", 1)
         c = experiment.config
         assert (PROCESSES[c.transport.process], c.latent.kind) == (process, latent)
-        assert c.program.kind == ("joint" if latent == "joint" else "two_phase")
+        program = "joint" if latent == "joint" else "online" if name.endswith("_online") else "two_phase"
+        assert c.program.kind == program
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ from closure_jax.training import loop
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
 
-EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
+EXPERIMENT = REPOSITORY / "experiments" / "cs_ga.py"
 SHORT = (
-    "autoencoder.steps=10 transport.steps=10 training.checkpoint_every=5 training.log_every=1 data.trajectories=4"
-    " data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
+    "autoencoder.steps=10 transport.steps=10 transport.learning_rate=1e-3 training.checkpoint_every=5"
+    " training.log_every=1 data.trajectories=4 data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
 )
 
 # Gradients of the losses, saved to sys.argv[2].
@@ -38,7 +38,7 @@ GRADIENTS = """
 
     devices.start()
     experiment = config.build(config.load(sys.argv[1] + ":tiny"))
-    others = {name: config.build(config.load(sys.argv[1].replace("fm_ga", name) + ":tiny")) for name in ("cs_ga", "mf_ga")}
+    others = {name: config.build(config.load(sys.argv[1].replace("cs_ga", name) + ":tiny")) for name in ("fm_ga", "mf_ga")}
     rng = np.random.default_rng(0)
     f32 = lambda *shape: rng.standard_normal(shape).astype(np.float32)
     # with this optimiser the new parameters are the old ones minus the gradient
@@ -56,7 +56,7 @@ GRADIENTS = """
             one.init_network(jax.random.key(0)),
             {"condition": f32(8, *r), "target": f32(8, *r)},
         )
-        for name, one in {"transport": experiment, **others}.items()
+        for name, one in {"cs_ga": experiment, **others}.items()
     }
     found = {}
     for name, (loss, params, batch) in cases.items():
@@ -163,7 +163,7 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
 def assert_equal_gradients(one, other):
     """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves."""
     assert one.files == other.files
-    for section in ("autoencoder", "transport", "cs_ga", "mf_ga"):
+    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga"):
         names = [name for name in one.files if name.startswith(section)]
         size = np.sqrt(sum(np.sum(one[name] ** 2) for name in names))
         difference = np.sqrt(sum(np.sum((one[name] - other[name]) ** 2) for name in names))

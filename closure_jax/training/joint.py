@@ -26,7 +26,11 @@ class Joint:
     def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
         """Parameters of the closure, and (mean, standard deviation) of each field's latent: 0 and 1."""
         del run
-        return dict(trained["joint"]), {field: (0.0, 1.0) for field in FIELDS}
+        return self.params(trained), {field: (0.0, 1.0) for field in FIELDS}
+
+    def params(self, trained: Mapping[str, Params]) -> dict[str, Any]:
+        """{"vorticity", "closure", "network"}, from the phase's parameters."""
+        return dict(trained["joint"])
 
 
 def joint_phase(experiment: Experiment) -> Phase:

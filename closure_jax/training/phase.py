@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from closure_jax import devices, random
@@ -47,6 +48,20 @@ class Run:
         if split == "validation":
             values = evenly(values, self.experiment.training.validation_fields)
         return self.dataset.normalisation[name].apply(values)
+
+    def leaves(self, params: Params, latent_scalings: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+        """What `Experiment.assemble` makes a closure of.
+
+        Args:
+          params: {"vorticity", "closure", "network"}.
+          latent_scalings: (mean, standard deviation) of each field's latent.
+        """
+        scalings = {field: (norm.mean, norm.std) for field, norm in self.dataset.normalisation.items()}
+        scalings |= {f"latent_{field}": numbers for field, numbers in latent_scalings.items()}
+        return {
+            "params": params,
+            "scalings": {name: {"mean": jnp.float32(m), "std": jnp.float32(s)} for name, (m, s) in scalings.items()},
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +143,7 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
 def validation_keys(experiment: Experiment, phase: str, count: int) -> jax.Array:
     """Keys of the held-out examples of a phase, (count,)."""
     key = random.stream(experiment.seed, "validate", phase)
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jax.numpy.arange(count))
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.arange(count))
 
 
 def evenly(values: np.ndarray, count: int) -> np.ndarray:

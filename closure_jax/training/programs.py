@@ -12,6 +12,7 @@ from closure_jax.config.experiment import Experiment
 from closure_jax.training import phase as phase_lib
 from closure_jax.training import shared
 from closure_jax.training.joint import Joint
+from closure_jax.training.online import Online
 from closure_jax.training.phase import Params, Phase, Run
 from closure_jax.training.two_phase import TwoPhase
 
@@ -35,7 +36,7 @@ class Program(Protocol):
         ...
 
 
-PROGRAMS: dict[str, type] = {"two_phase": TwoPhase, "joint": Joint}
+PROGRAMS: dict[str, type] = {"two_phase": TwoPhase, "joint": Joint, "online": Online}
 """Programs by name."""
 
 
@@ -53,13 +54,7 @@ def train(run: Run) -> StochasticClosure:
         trained: dict[str, Params] = {}
         for phase in phases:
             trained[phase.name] = shared.once(phase, run, lambda phase=phase: phase_lib.train(phase, run, trained))
-        params, latent_scalings = experiment.program.closure(run, trained)
-        scalings = {field: (norm.mean, norm.std) for field, norm in run.dataset.normalisation.items()}
-        scalings |= {f"latent_{field}": numbers for field, numbers in latent_scalings.items()}
-        leaves = {
-            "params": params,
-            "scalings": {name: {"mean": jnp.float32(m), "std": jnp.float32(s)} for name, (m, s) in scalings.items()},
-        }
+        leaves = run.leaves(*experiment.program.closure(run, trained))
         checkpoints.save(0, leaves)
     finally:
         checkpoints.close()

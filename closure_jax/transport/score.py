@@ -136,7 +136,13 @@ class Score:
         if decode is not None:  # as one batch: convolutions under vmap are slow
             samples = decode(samples.reshape(-1, *samples.shape[2:])).reshape(self.members, *x.shape)
         spread = jnp.sqrt(jnp.mean(jnp.var(samples, axis=0, ddof=1)))
-        return SCORES[self.score](self, samples, x), {"spread": spread, "error": jnp.sqrt(jnp.mean((samples - x) ** 2))}
+        return self.of(samples, x), {"spread": spread, "error": jnp.sqrt(jnp.mean((samples - x) ** 2))}
+
+    def of(
+        self, samples: Float[Array, " members batch *shape"], truth: Float[Array, " batch *shape"]
+    ) -> Float[Array, ""]:
+        """The score of samples (member, batch, n, n, ...) against truth (batch, n, n, ...)."""
+        return SCORES[self.score](self, samples, truth)
 
     def sample(
         self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: Steps

@@ -1,0 +1,174 @@
+"""Training through the solver: after the phases of another program, the closure is scored by what it does to the flow.
+
+A window is the vorticity of a true trajectory at some snapshots in turn. From the first, an ensemble of a few members is run with
+the closed solver by the coupling rule in use, and is scored against each of the others, its leads: the fair CRPS of points and of
+Fourier coefficients, see `transport.score`. Gradients go back through solver, rule and closure; each period is computed
+again on the way (rematerialised), so that memory grows with the states between periods alone.
+
+What this adds: a pair (w, H) shows the mean of H through the noise of one step. A window has averaged that noise over its steps,
+and its error is the one that a rollout makes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from closure_jax.config.experiment import Experiment, Trained
+from closure_jax.config.optimisers import Cosine
+from closure_jax.config.settings import Optimisation
+from closure_jax.coupling import Coupled, Coupling, FixedSteps
+from closure_jax.coupling.base import Windows
+from closure_jax.data.dataset import FIELDS
+from closure_jax.errors import check
+from closure_jax.training.joint import Joint
+from closure_jax.training.phase import Params, Phase, Prepared, Run, evenly, validation_keys
+from closure_jax.training.steps import Loss
+from closure_jax.training.two_phase import TwoPhase
+from closure_jax.transport.score import Score
+
+TRAINED = ("network", "all")
+"""What the last phase goes on training: the transport network; or the encoder of w and the decoder of H as well."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Online(Optimisation):
+    """The phases of `two_phase`, or of `joint` where the latent is joint, then one of coupled ensembles; an epoch is of windows.
+
+    Attributes:
+      leads: snapshots after a window's first that are scored; `data.snapshot_every` steps lie between two.
+      members: of each ensemble.
+      trained: see TRAINED.
+    """
+
+    batch_size: int = 8
+    steps: int = 1_000
+    learning_rate: float = 1e-3
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+    leads: int = 1
+    members: int = 2
+    trained: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.leads >= 1, f"leads={self.leads}: expected a whole number of at least 1")
+        check(self.members >= 2, f"members={self.members}: expected a whole number of at least 2")
+        check(self.trained in TRAINED, f"trained={self.trained}: expected one of {', '.join(TRAINED)}")
+
+    def rules(self, experiment: Experiment) -> list[tuple[bool, str]]:
+        """What the experiment has to have, see `config.rules`."""
+        data, period = experiment.data, experiment.coupling.period
+        snapshots = len(experiment.simulation().snapshot_times())
+        return [
+            (
+                experiment.problem.solver() is not None,
+                "program.kind=online: expected a problem with a solver to train through, and this one has none",
+            ),
+            (
+                data.snapshot_every % period == 0,
+                f"data.snapshot_every={data.snapshot_every}: expected a multiple of coupling.period = {period} with"
+                " program.kind = online, whose windows are snapshots",
+            ),
+            (
+                self.leads < snapshots,
+                f"program.leads={self.leads}: expected fewer than the {snapshots} snapshots of a trajectory",
+            ),
+        ]
+
+    def phases(self, experiment: Experiment) -> list[Phase]:
+        """Those before, and the one through the solver."""
+        return [*_before(experiment).phases(experiment), self._phase(experiment)]
+
+    def params(self, trained: Mapping[str, Params]) -> dict[str, Any]:
+        """Parameters of the closure: what the last phase left."""
+        return dict(trained["online"])
+
+    def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+        """Parameters of the closure, and the scalings of latents that the phases before used."""
+        return self.params(trained), _before(run.experiment).closure(run, trained)[1]
+
+    def _phase(self, experiment: Experiment) -> Phase:
+        n, before = experiment.data.resolution, _before(experiment)
+        unscaled = experiment.template()["scalings"]
+        unscaled = {name: {"mean": jnp.zeros(()), "std": jnp.ones(())} for name in unscaled}
+        return Phase(
+            name="online",
+            section="program",
+            training=Trained(self, Cosine(warmup_steps=20)),
+            start=lambda key, earlier: before.params(earlier),
+            loss=self.loss(experiment, experiment.coupling, unscaled),
+            batch=lambda size: {"window": jax.ShapeDtypeStruct((size, 1 + self.leads, n, n), jnp.float32)},
+            prepare=lambda run, earlier: self._prepare(run, earlier),
+        )
+
+    def loss(self, experiment: Experiment, coupling: Coupling, scalings: Mapping[str, Any]) -> Loss:
+        """The score of coupled ensembles against their windows, as a function of the closure's parameters.
+
+        A batch holds "window" (batch, 1 + leads, n, n), physical units; measures are the score of each lead.
+
+        Args:
+          experiment: its solver, transport and modules.
+          coupling: the rule, fitted.
+          scalings: {"mean", "std"} by name, see `Experiment.assemble`.
+        """
+        every, solver = experiment.data.snapshot_every, experiment.problem.solver()
+        score, number = Score(members=self.members), experiment.evaluation.rollout_sampler_steps
+
+        def loss(params, batch, keys):
+            assert solver is not None, "see rules"
+            if self.trained == "network":
+                params = params | {field: jax.lax.stop_gradient(params[field]) for field in FIELDS}
+            model = experiment.assemble({"params": params, "scalings": scalings})
+            model = model.replace(transport=model.transport.in_rollouts())
+            closed = Coupled(solver.step, solver.dt, FixedSteps(model, number), coupling, remat=True)
+            window = jnp.asarray(batch["window"])
+            of_member = jax.vmap(lambda key: jax.random.split(key, self.members))(keys)
+            state = closed.begin(of_member, jnp.repeat(window[:, None, 0], self.members, axis=1))
+            measures = {}
+            for lead in range(1, self.leads + 1):
+                state = closed.advance(of_member, state, (lead - 1) * every, every)
+                members = jnp.swapaxes(closed.vorticity(state), 0, 1)
+                scaled = (model.scalings["vorticity"].apply(fields) for fields in (members, window[:, lead]))
+                measures[f"score_{lead}"] = score.of(*scaled)
+            return jnp.mean(jnp.stack(list(measures.values()))), measures
+
+        return loss
+
+    def _prepare(self, run: Run, earlier: Mapping[str, Params]) -> Prepared:
+        experiment = run.experiment
+        params, latent_scalings = _before(experiment).closure(run, earlier)
+        leaves = run.leaves(params, latent_scalings)
+        coupling = experiment.coupling.fit(
+            FixedSteps(experiment.assemble(leaves), experiment.evaluation.rollout_sampler_steps),
+            Windows(
+                run.dataset.vorticity["train"],
+                run.dataset.closure["train"],
+                experiment.simulation().interval(),
+                experiment.problem.dt,
+            ),
+        )
+        loss = self.loss(experiment, coupling, leaves["scalings"])
+        held = evenly(self.windows(run.dataset.vorticity["validation"]), 4 * self.batch_size)
+        keys = validation_keys(experiment, "online", len(held))
+        held_loss = jax.jit(lambda params: loss(params, {"window": held}, keys))
+
+        def validate(params: Params) -> dict[str, float]:
+            total, measures = held_loss(params)
+            return {"validation_loss": float(total)} | {f"validation_{k}": float(v) for k, v in measures.items()}
+
+        return Prepared({"window": self.windows(run.dataset.vorticity["train"])}, loss, validate)
+
+    def windows(self, trajectories: Float[np.ndarray, "trajectory time n n"]) -> Float[np.ndarray, "window time n n"]:
+        """All windows of trajectories, of 1 + leads snapshots each; they overlap."""
+        count = trajectories.shape[1] - self.leads
+        starts = np.stack([trajectories[:, lead : lead + count] for lead in range(self.leads + 1)], axis=2)
+        return starts.reshape(-1, *starts.shape[2:])
+
+
+def _before(experiment: Experiment) -> TwoPhase | Joint:
+    return Joint() if experiment.config.latent.kind == "joint" else TwoPhase()

@@ -1,0 +1,21 @@
+"""The generator of cs_ga, trained further through the solver: short coupled ensembles are scored against true trajectories.
+
+./launch.sh experiments/cs_ga_online.py:small
+
+docs/one_step.md compares it.
+"""
+
+import ml_collections
+
+from closure_jax.config import base, in_one_call, use
+
+
+def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
+    """What differs from the preset in `config/presets.py`."""
+    config = base(preset)
+    use(config, "latent", "ga", weight=1e-3, zeta=1.0, scale="neighbourhood", knn=10, diffusion_time=10)
+    in_one_call(config)
+    use(config, "program", "online", batch_size=8, steps=1_000, learning_rate=1e-3, leads=1, members=2, trained="all")
+    if preset == "tiny":
+        config.program.update(batch_size=4, steps=20)
+    return config
