@@ -1,5 +1,7 @@
 """Training through the solver: what its loss is, where its gradient goes, and what it demands of an experiment."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,9 @@ def experiment_of(name: str, *overrides: str) -> config.Experiment:
     c = config.load(f"{REPOSITORY / 'experiments' / name}.py:tiny")
     if c.program.kind != "online":
         config.use(c, "program", "online", batch_size=BATCH)
-    config.override(c, ["data.snapshot_every=10", "program.leads=2", "program.members=3", *overrides])
+    config.override(
+        c, ["data.snapshot_every=10", "program.period=0", "program.leads=2", "program.members=3", *overrides]
+    )
     return config.build(c)
 
 
@@ -92,16 +96,21 @@ def test_the_gradient_is_that_of_finite_differences_and_reaches_what_is_trained(
         loss = program.loss(experiment, experiment.coupling, scalings)
         return jax.jit(jax.value_and_grad(lambda p: loss(p, batch, keys)[0]))
 
-    of_all = value_and_gradient(experiment.program)
-    _, gradient = of_all(params)
-    sizes = {name: float(norm(part)) for name, part in parts_of(gradient).items()}
-    assert sizes.pop("vorticity decoder") == sizes.pop("closure encoder") == 0 and min(sizes.values()) > 0
-
+    of_all = value_and_gradient(dataclasses.replace(experiment.program, trained="all"))
+    network = params["network"]["params"]
+    silent = {**network, "noise_filter": jax.tree.map(jnp.zeros_like, network["noise_filter"])}
+    without_noise = {**params, "network": {"params": silent}}
+    gradient = of_all(without_noise)[1]
     step = 1e-2 / float(norm(gradient))
-    ahead, back = (of_all(moved(params, gradient, size))[0] for size in (step, -step))
+    ahead, back = (of_all(moved(without_noise, gradient, size))[0] for size in (step, -step))
     assert float(ahead - back) / (2 * step) == pytest.approx(float(norm(gradient)) ** 2, rel=0.02)
 
-    _, gradient = value_and_gradient(Online(leads=2, members=3, trained="network"))(params)
+    gradient = of_all(params)[1]
+    sizes = {name: float(norm(part)) for name, part in parts_of(gradient).items()}
+    assert sizes.pop("vorticity decoder") == sizes.pop("closure encoder") == 0 and min(sizes.values()) > 0
+    assert norm(gradient["network"]["params"]["noise_filter"]) == 0  # windows train the mean alone
+
+    gradient = value_and_gradient(dataclasses.replace(experiment.program, trained="network"))(params)[1]
     sizes = {name: float(norm(part)) for name, part in parts_of(gradient).items()}
     assert sizes.pop("network") > 0 and set(sizes.values()) == {0.0}
 
@@ -149,6 +158,7 @@ def test_impossible_fields_are_refused(field, value):
 def test_the_windows_must_fit_the_rule_and_the_trajectories():
     for text, said in (
         ("coupling.period=4", "--config.data.snapshot_every=10: expected a multiple of coupling.period = 4"),
+        ("program.period=3", "--config.data.snapshot_every=10: expected a multiple of program.period = 3"),
         ("program.leads=200", "--config.program.leads=200: expected fewer than the 200 snapshots"),
     ):
         assert refusal(experiment_of, "cs_ga_online", text).startswith(said)

@@ -13,10 +13,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
@@ -42,6 +43,8 @@ class Online(Optimisation):
     Attributes:
       leads: snapshots after a window's first that are scored; `data.snapshot_every` steps lie between two.
       members: of each ensemble.
+      period: solver steps for which a draw is held while training, which sets the price; 0: those of the coupling. A closure that
+        was trained under a longer period makes up for its delay, half the period, and is ahead of time under a shorter one.
       trained: see TRAINED.
     """
 
@@ -52,17 +55,23 @@ class Online(Optimisation):
     ema_decay: float = 0.99
     leads: int = 1
     members: int = 2
-    trained: str = "all"
+    period: int = 0
+    trained: str = "network"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.leads >= 1, f"leads={self.leads}: expected a whole number of at least 1")
         check(self.members >= 2, f"members={self.members}: expected a whole number of at least 2")
+        check(
+            self.period >= 0, f"period={self.period}: expected a whole number of solver steps, or 0 for the coupling's"
+        )
         check(self.trained in TRAINED, f"trained={self.trained}: expected one of {', '.join(TRAINED)}")
 
     def rules(self, experiment: Experiment) -> list[tuple[bool, str]]:
         """What the experiment has to have, see `config.rules`."""
-        data, period = experiment.data, experiment.coupling.period
+        data, period = experiment.data, self.period or experiment.coupling.period
+        named = "program.period" if self.period else "coupling.period"
+        rule: Any = experiment.coupling
         snapshots = len(experiment.simulation().snapshot_times())
         return [
             (
@@ -71,8 +80,13 @@ class Online(Optimisation):
             ),
             (
                 data.snapshot_every % period == 0,
-                f"data.snapshot_every={data.snapshot_every}: expected a multiple of coupling.period = {period} with"
-                " program.kind = online, whose windows are snapshots",
+                f"data.snapshot_every={data.snapshot_every}: expected a multiple of {named} = {period} with program.kind ="
+                " online, whose windows are snapshots",
+            ),
+            (
+                self.period == 0 or "period" in {field.name for field in dataclasses.fields(rule)},
+                f"program.period={self.period}: expected 0 with coupling.kind = {experiment.config.coupling.kind}, which has no"
+                " period to set",
             ),
             (
                 self.leads < snapshots,
@@ -101,7 +115,7 @@ class Online(Optimisation):
             section="program",
             training=Trained(self, Cosine(warmup_steps=20)),
             start=lambda key, earlier: before.params(earlier),
-            loss=self.loss(experiment, experiment.coupling, unscaled),
+            loss=self.loss(experiment, self._rule(experiment), unscaled),
             batch=lambda size: {"window": jax.ShapeDtypeStruct((size, 1 + self.leads, n, n), jnp.float32)},
             prepare=lambda run, earlier: self._prepare(run, earlier),
         )
@@ -125,7 +139,7 @@ class Online(Optimisation):
                 params = params | {field: jax.lax.stop_gradient(params[field]) for field in FIELDS}
             model = experiment.assemble({"params": params, "scalings": scalings})
             model = model.replace(transport=model.transport.in_rollouts())
-            closed = Coupled(solver.step, solver.dt, FixedSteps(model, number), coupling, remat=True)
+            closed = Coupled(solver.step, solver.dt, MeanTrained(model, number), coupling, remat=True)
             window = jnp.asarray(batch["window"])
             of_member = jax.vmap(lambda key: jax.random.split(key, self.members))(keys)
             state = closed.begin(of_member, jnp.repeat(window[:, None, 0], self.members, axis=1))
@@ -139,11 +153,15 @@ class Online(Optimisation):
 
         return loss
 
+    def _rule(self, experiment: Experiment) -> Coupling:
+        rule: Any = experiment.coupling
+        return dataclasses.replace(rule, period=self.period) if self.period else rule
+
     def _prepare(self, run: Run, earlier: Mapping[str, Params]) -> Prepared:
         experiment = run.experiment
         params, latent_scalings = _before(experiment).closure(run, earlier)
         leaves = run.leaves(params, latent_scalings)
-        coupling = experiment.coupling.fit(
+        coupling = self._rule(experiment).fit(
             FixedSteps(experiment.assemble(leaves), experiment.evaluation.rollout_sampler_steps),
             Windows(
                 run.dataset.vorticity["train"],
@@ -168,6 +186,16 @@ class Online(Optimisation):
         count = trajectories.shape[1] - self.leads
         starts = np.stack([trajectories[:, lead : lead + count] for lead in range(self.leads + 1)], axis=2)
         return starts.reshape(-1, *starts.shape[2:])
+
+
+@flax.struct.dataclass
+class MeanTrained(FixedSteps):
+    """A learned closure whose mean alone has a gradient, where it has a mean; values are those of `FixedSteps`."""
+
+    def draw(self, noise: Any, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """See `Draw`."""
+        drawn, mean = super().draw(noise, vorticity), self.mean(vorticity)
+        return drawn if mean is None else mean + jax.lax.stop_gradient(drawn - mean)
 
 
 def _before(experiment: Experiment) -> TwoPhase | Joint:
