@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from closure_jax import pretrained
+from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
 from closure_jax.config.settings import Optimisation
@@ -46,6 +48,8 @@ class Online(Optimisation):
       period: solver steps for which a draw is held while training, which sets the price; 0: those of the coupling. A closure that
         was trained under a longer period makes up for its delay, half the period, and is ahead of time under a shorter one.
       trained: see TRAINED.
+      start: a trained closure to go on from, in place of the phases before: one that ships, or the work directory of a run on
+        the same data.
     """
 
     batch_size: int = 8
@@ -57,6 +61,7 @@ class Online(Optimisation):
     members: int = 2
     period: int = 0
     trained: str = "network"
+    start: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,26 +100,49 @@ class Online(Optimisation):
         ]
 
     def phases(self, experiment: Experiment) -> list[Phase]:
-        """Those before, and the one through the solver."""
-        return [*_before(experiment).phases(experiment), self._phase(experiment)]
+        """Those before, if there is nothing to start from, and the one through the solver."""
+        before = [] if self.start else _before(experiment).phases(experiment)
+        return [*before, self._phase(experiment)]
 
     def params(self, trained: Mapping[str, Params]) -> dict[str, Any]:
         """Parameters of the closure: what the last phase left."""
         return dict(trained["online"])
 
     def closure(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
-        """Parameters of the closure, and the scalings of latents that the phases before used."""
-        return self.params(trained), _before(run.experiment).closure(run, trained)[1]
+        """Parameters of the closure, and the scalings of latents that it started with."""
+        return self.params(trained), self._begun(run, trained)[1]
+
+    def _begun(self, run: Run, trained: Mapping[str, Params]) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+        """As `closure`, of what the last phase starts from.
+
+        Raises:
+          UserError: `start` was trained on other data.
+        """
+        if not self.start:
+            return _before(run.experiment).closure(run, trained)
+        model = _loaded(self.start, run.experiment)
+        numbers = {name: (float(scaling.mean), float(scaling.std)) for name, scaling in model.scalings.items()}
+        for field, norm in run.dataset.normalisation.items():
+            check(
+                np.allclose(numbers[field], (norm.mean, norm.std), rtol=1e-4, atol=1e-4 * norm.std),
+                f"--config.program.start={self.start}: a closure of {field} with mean and deviation {numbers[field]}, expected"
+                f" one trained on these data, with {(norm.mean, norm.std)}",
+            )
+        return model.params, {field: numbers[f"latent_{field}"] for field in FIELDS}
 
     def _phase(self, experiment: Experiment) -> Phase:
-        n, before = experiment.data.resolution, _before(experiment)
+        n = experiment.data.resolution
+
+        def start(key: jax.Array, earlier: Mapping[str, Params]) -> Params:
+            return _loaded(self.start, experiment).params if self.start else _before(experiment).params(earlier)
+
         unscaled = experiment.template()["scalings"]
         unscaled = {name: {"mean": jnp.zeros(()), "std": jnp.ones(())} for name in unscaled}
         return Phase(
             name="online",
             section="program",
             training=Trained(self, Cosine(warmup_steps=20)),
-            start=lambda key, earlier: before.params(earlier),
+            start=start,
             loss=self.loss(experiment, self._rule(experiment), unscaled),
             batch=lambda size: {"window": jax.ShapeDtypeStruct((size, 1 + self.leads, n, n), jnp.float32)},
             prepare=lambda run, earlier: self._prepare(run, earlier),
@@ -159,8 +187,7 @@ class Online(Optimisation):
 
     def _prepare(self, run: Run, earlier: Mapping[str, Params]) -> Prepared:
         experiment = run.experiment
-        params, latent_scalings = _before(experiment).closure(run, earlier)
-        leaves = run.leaves(params, latent_scalings)
+        leaves = run.leaves(*self._begun(run, earlier))
         coupling = self._rule(experiment).fit(
             FixedSteps(experiment.assemble(leaves), experiment.evaluation.rollout_sampler_steps),
             Windows(
@@ -196,6 +223,25 @@ class MeanTrained(FixedSteps):
         """See `Draw`."""
         drawn, mean = super().draw(noise, vorticity), self.mean(vorticity)
         return drawn if mean is None else mean + jax.lax.stop_gradient(drawn - mean)
+
+
+def _loaded(start: str, experiment: Experiment) -> StochasticClosure:
+    """The closure to go on from.
+
+    Raises:
+      UserError: there is none, or it is made of other modules than this experiment.
+    """
+    model = pretrained.load(start)
+    shapes = [
+        jax.tree.map(np.shape, {name: params[name] for name in (*FIELDS, "network")})
+        for params in (model.params, experiment.template()["params"])
+    ]
+    check(
+        shapes[0] == shapes[1],
+        f"--config.program.start={start}: a closure of other modules or sizes, expected one of this configuration's"
+        " autoencoder and network",
+    )
+    return model
 
 
 def _before(experiment: Experiment) -> TwoPhase | Joint:
