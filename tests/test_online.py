@@ -1,6 +1,7 @@
 """Training through the solver: what its loss is, where its gradient goes, and what it demands of an experiment."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, refusal
 
+import closure_jax
 from closure_jax import config
 from closure_jax.coupling import Coupled, FixedSteps
-from closure_jax.data.dataset import FIELDS
+from closure_jax.data.dataset import FIELDS, Normalisation
 from closure_jax.training.online import Online
 
 BATCH = 3
@@ -153,6 +155,37 @@ def test_windows_are_all_runs_of_snapshots_within_a_trajectory():
 @pytest.mark.parametrize(("field", "value"), [("leads", 0), ("members", 1), ("trained", "encoder"), ("batch_size", 1)])
 def test_impossible_fields_are_refused(field, value):
     assert refusal(lambda: Online(**{field: value})).startswith(f"{field}={value}: expected ")
+
+
+def test_it_goes_on_from_a_trained_closure_of_the_same_modules():
+    c = config.load(f"{REPOSITORY / 'experiments' / 'cs_ga_online'}.py:small")
+    config.override(c, ["program.start=cs_ga"])
+    experiment = config.build(c)
+    (phase,) = experiment.program.phases(experiment)
+    shipped = closure_jax.load("cs_ga")
+    jax.tree.map(np.testing.assert_array_equal, phase.start(jax.random.key(0), {}), shipped.params)
+    for start, said in (("fm_ga", "closure of other modules"), ("nowhere", "'nowhere' is no closure that ships")):
+        config.override(c, [f"program.start={start}"])
+        other = config.build(c)
+        (phase,) = other.program.phases(other)
+        assert said in refusal(phase.start, jax.random.key(0), {})
+
+
+def test_it_refuses_a_closure_of_other_data():
+    c = config.load(f"{REPOSITORY / 'experiments' / 'cs_ga_online'}.py:small")
+    config.override(c, ["program.start=cs_ga"])
+    experiment = config.build(c)
+    for factor, same in ((1.0, True), (1.01, False)):
+        norms = {
+            field: Normalisation(float(one.mean), float(one.std) * (factor if field == "vorticity" else 1.0))
+            for field, one in closure_jax.load("cs_ga").scalings.items()
+            if field in FIELDS
+        }
+        run = types.SimpleNamespace(experiment=experiment, dataset=types.SimpleNamespace(normalisation=norms))
+        if same:
+            assert experiment.program._begun(run, {})[0].keys() == {"vorticity", "closure", "network"}
+        else:
+            assert "expected one trained on these data" in refusal(experiment.program._begun, run, {})
 
 
 def test_the_windows_must_fit_the_rule_and_the_trajectories():

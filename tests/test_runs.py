@@ -145,7 +145,7 @@ def test_nothing_starts_where_one_run_is_impossible_and_an_interrupt_ends_all():
 @pytest.mark.slow
 def test_the_trained_closures_that_ship_sample_near_the_exact_law():
     state = None
-    for name, steps, least_spread in (("fm_ga", 4, 0.3), ("cs_ga", 1, 0.9)):
+    for name, steps, least_spread in (("fm_ga", 4, 0.3), ("cs_ga", 1, 0.9), ("cs_ga_online", 1, 0.9)):
         model, experiment, facts = pretrained.shipped(name)
         assert facts["experiment"] == name and min(facts["over_floor"].values()) < 1.12
         state = demo.developed_flow(experiment.problem, seed=1) if state is None else state

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     expected = {name for name in files if "__pycache__" not in name}
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert found == expected
-    assert "closure_jax/py.typed" in found and "closure_jax/pretrained/cs_ga.npz" in found
+    assert "closure_jax/py.typed" in found and "closure_jax/pretrained/cs_ga_online.npz" in found
 
 
 def test_help_outside_the_repository(installed, tmp_path):

@@ -30,7 +30,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=4, help="members of each ensemble; default 4")
     parser.add_argument("--seed", type=int, default=1, help="of the initial state and of the noise")
     names = ", ".join(pretrained.names())
-    parser.add_argument("--closure", default="cs_ga", help=f"which of the shipped closures: {names}; default cs_ga")
+    parser.add_argument(
+        "--closure", default="cs_ga_online", help=f"which of the shipped closures: {names}; default cs_ga_online"
+    )
     parser.add_argument("--pack", metavar="RUN", help="instead, put the closure of a finished run into the package")
     options = parser.parse_args(arguments)
     for name, least in (("time", 1), ("members", 2), ("seed", 0)):
