@@ -2,7 +2,9 @@
 
 ./launch.sh experiments/cs_ga_online.py:small
 
-docs/one_step.md compares it.
+Two CPU cores, seed 0: 15 min on top of cs_ga (--config.program.start=runs/cs_ga-small goes on from a run of it). One network
+call: error over the floor 1.007, spread 1.00 and CRPS 1.008 times the exact law's; rollout error 0.0056 after 10 time units,
+0.0094 before. docs/one_step.md has what each part of it gave.
 """
 
 import ml_collections
