@@ -1,6 +1,9 @@
 """A generator of one network call, trained by a score, in physical space.
 
 ./launch.sh experiments/cs_physical.py:small
+
+Two CPU cores: 15 min with data. One network call, one seed: error over the floor 1.009, spread 1.05 and CRPS 1.015 times the
+exact law's; rollout error 0.012 after 10 time units. See docs/one_step.md.
 """
 
 import ml_collections
