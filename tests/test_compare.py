@@ -245,6 +245,19 @@ def test_other_configurations_are_other_models_and_their_names_say_how(tmp_path)
     assert "FM GA, tiny" in [model.name for model in models_of(first, third)]
 
 
+def test_a_process_that_more_was_done_to_says_so_also_alone(tmp_path):
+    plain, rectified = (write_run(tmp_path / name, "flow_matching", "ga") for name in ("a", "b"))
+    changed = json.loads((rectified / "config.json").read_text())
+    changed["transport"]["rectify"] = 1
+    (rectified / "config.json").write_text(json.dumps(changed))
+    assert [model.name for model in models_of(plain, rectified)] == ["FM GA", "FM GA, rectified"]
+    online = write_run(tmp_path / "c", "score", "ga")
+    changed = json.loads((online / "config.json").read_text())
+    changed["program"] = {"kind": "online"}
+    (online / "config.json").write_text(json.dumps(changed))
+    assert [model.name for model in models_of(rectified, online)] == ["FM GA, rectified", "CS GA, online"]
+
+
 def test_times_of_two_devices_are_not_averaged(tmp_path):
     faster = make_results("ga", 1) | {"device": "1 gpu device (H100)"}
     paths = (

@@ -86,6 +86,12 @@ class Model:
         return str(self.setting("latent.kind"))
 
     @property
+    def variant(self) -> str:
+        """What more was done to a process than it asks for: "rectified", "online", or nothing."""
+        done = {"rectified": self.setting("transport.rectify"), "online": self.setting("program.kind") == "online"}
+        return ", ".join(name for name, was in done.items() if was)
+
+    @property
     def preset(self) -> str:
         """Preset."""
         return str(self.setting("preset"))
@@ -148,7 +154,7 @@ class Model:
 def gather(runs: Sequence[Run]) -> list[Model]:
     """Runs of one configuration but for the seed, on one device and judged alike, as one model each, in the order of tables.
 
-    Names are process and latent space, with the preset where there are several, and with the fields by which two
+    Names are process and latent space, what more was done to it, the preset where there are several, and the fields by which two
     configurations differ, or the folder, where that is not enough.
 
     Raises:
@@ -182,18 +188,18 @@ def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
     several = len({model.preset for model in models}) > 1
     for model in models:
         name = f"{PROCESSES.get(model.process, model.process)} {LATENTS.get(model.latent, model.latent)}"
-        name += f", {model.preset}" if several else ""
-        twins = [
-            other
-            for other in models
-            if (other.process, other.latent, other.preset) == (model.process, model.latent, model.preset)
-        ]
+        name += "".join(f", {more}" for more in (model.variant, model.preset if several else "") if more)
+        twins = [other for other in models if _kind(other) == _kind(model)]
         details = sorted({field for other in twins for field in different_fields(model, other)})
         mine = settings(model.runs[0].config) | model.runs[0].circumstances
         text = ", ".join(f"{field} {mine.get(field)}" for field in details)
         if len(details) > _MOST_DETAILS:
             text = model.runs[0].path.name
         yield model, f"{name} ({text})" if details else name
+
+
+def _kind(model: Model) -> tuple[str, ...]:
+    return model.process, model.latent, model.variant, model.preset
 
 
 def different_fields(model: Model, other: Model) -> list[str]:
