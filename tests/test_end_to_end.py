@@ -197,8 +197,8 @@ def test_a_killed_run_continues_and_equals_an_unbroken_one(finished, data, tmp_p
     assert losses(workdir) == losses(finished[0])
 
 
-HANDFUL = ("fm_ga", "dm_mp", "si_empirical_joint", "cs_physical")
-"""One and two phases, with a term and without an autoencoder, over many steps and in one call."""
+HANDFUL = ("fm_ga", "dm_mp", "si_empirical_joint", "fm_physical")
+"""One and two phases, with a term and without an autoencoder."""
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def test_many_devices_have_the_gradients_of_one_and_train_along_its_curves(jobs)
 def test_process_0_alone_speaks_evaluates_and_fails_for_all(jobs):
     assert "autoencoder_closure: 10 steps" in (jobs["two"] / "printed0").read_text()
     said = (jobs["two"] / "printed1").read_text().splitlines()
-    assert [line for line in said if not line.startswith("[Gloo]")] == []
+    assert [line for line in said if "peer ranks" not in line] == []  # those are Gloo's, whose threads may share a line
     results = WorkDir(jobs["two"] / "run").results()
     assert results["evaluated_by"] == 0 and results["device"].startswith("4 cpu devices")
     own, echoed = ((jobs["two"] / f"process{number}").read_text().split("\n") for number in (0, 1))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from closure_jax import pretrained
+import closure_jax
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
@@ -231,7 +231,7 @@ def _loaded(start: str, experiment: Experiment) -> StochasticClosure:
     Raises:
       UserError: there is none, or it is made of other modules than this experiment.
     """
-    model = pretrained.load(start)
+    model = closure_jax.load(start)
     shapes = [
         jax.tree.map(np.shape, {name: params[name] for name in (*FIELDS, "network")})
         for params in (model.params, experiment.template()["params"])

@@ -118,7 +118,8 @@ class Score:
         x: Float[Array, "batch ..."],
         decode: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The score of `members` samples of each example; also their "spread" and the root of the "mean_square" error of one.
+        """The score of `members` samples of each example; also their "variance" and the "squared_error" of one, whose means
+        over devices are those of the whole batch.
 
         Args:
           field: the generator as a function of z, the condition bound.
@@ -135,8 +136,8 @@ class Score:
         samples = jax.vmap(draw)(jnp.arange(self.members))
         if decode is not None:  # as one batch: convolutions under vmap are slow
             samples = decode(samples.reshape(-1, *samples.shape[2:])).reshape(self.members, *x.shape)
-        spread = jnp.sqrt(jnp.mean(jnp.var(samples, axis=0, ddof=1)))
-        return self.of(samples, x), {"spread": spread, "error": jnp.sqrt(jnp.mean((samples - x) ** 2))}
+        variance, squared_error = jnp.mean(jnp.var(samples, axis=0, ddof=1)), jnp.mean((samples - x) ** 2)
+        return self.of(samples, x), {"variance": variance, "squared_error": squared_error}
 
     def of(
         self, samples: Float[Array, " members batch *shape"], truth: Float[Array, " batch *shape"]
