@@ -2,7 +2,7 @@
 
 ./launch.sh experiments/cs_physical.py:small
 
-Two CPU cores: 15 min with data. One network call, one seed: error over the floor 1.009, spread 1.05 and CRPS 1.015 times the
+Two CPU cores: 11 min of training. One network call, one seed: error over the floor 1.009, spread 1.05 and CRPS 1.015 times the
 exact law's; rollout error 0.012 after 10 time units. See docs/one_step.md.
 """
 

@@ -6,7 +6,8 @@ Fourier coefficients, see `transport.score`. Gradients go back through solver, r
 again on the way (rematerialised), so that memory grows with the states between periods alone.
 
 What this adds: a pair (w, H) shows the mean of H through the noise of one step. A window has averaged that noise over its steps,
-and its error is the one that a rollout makes.
+and its error is the one that a rollout makes. Windows train the mean of the closure alone where a call gives it: over a window an
+error of the mean counts as spread, which pairs have got right. docs/one_step.md has the measurements.
 """
 
 import dataclasses
