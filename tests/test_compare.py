@@ -158,6 +158,33 @@ def write_study(path: Path, gain: float) -> Path:
     return path
 
 
+def write_holding(path: Path) -> Path:
+    """A study of one closure with two seeds and of the oracle: held, the spread grows with the root of the period."""
+    points = [
+        {
+            "closure": closure,
+            "seed": seed,
+            "rule": rule,
+            "period": period,
+            "states": 2,
+            "members": 64,
+            "time": [0.0, 1.0, 2.0],
+            "relative_error": [0.0, error, 2 * error * (1 + 0.1 * seed)],
+            "relative_error_floor": [0.0, 0.0005, 0.001],
+            "spread": [0.0, 0.01, 0.02 * (math.sqrt(period) if rule == "held" else 1)],
+            "spread_truth": [0.0, 0.01, 0.02],
+            "seconds_per_time_unit": 8.0 / period,
+            "seconds_per_time_unit_truth": 2.0,
+        }
+        for closure, seed, error in (("cs_ga", 0, 0.005), ("cs_ga", 1, 0.005), ("oracle", 0, 0.0005))
+        for rule in ("held", "scaled")
+        for period in (1, 4)
+    ]
+    path.mkdir(parents=True)
+    (path / "study.json").write_text(json.dumps({"kind": "holding", "settings": {}, "points": points}))
+    return path
+
+
 def models_of(*paths: Path) -> list[comparison.Model]:
     return comparison.gather(reading.read(paths)[0])
 
@@ -593,6 +620,20 @@ def test_a_study_alone_is_compared(tmp_path):
     compare.compare([write_study(tmp_path / "study", 0.5)], tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["data_efficiency"]
     assert "DM physical, published" in (tmp_path / "out" / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_holding_has_a_row_for_each_rule_and_period_and_no_claims(tmp_path):
+    compare.compare([write_holding(tmp_path / "study")], tmp_path / "out")
+    assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["holding"]
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "Claims" not in text and "published" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| cs_ga") or line.startswith("| oracle")]
+    assert rows[1].startswith("| cs_ga, held | 4 | 0.00500 | 0.011 ± 0.006") and rows[1].endswith(
+        "| 0.00100 | 2 | 1 | 2 |"
+    )
+    assert rows[3].startswith("| cs_ga, scaled | 4 |") and rows[3].endswith("| 0.00100 | 1 | 1 | 2 |")
+    assert len(rows) == 8 and rows[7].startswith("| oracle, scaled | 4 | 0.000500 | 0.00100 |")
 
 
 def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):

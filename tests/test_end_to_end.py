@@ -19,6 +19,7 @@ from helpers import REPOSITORY
 from PIL import Image
 
 import closure_jax
+from closure_jax.commands import study
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,38 @@ def test_records_have_a_line_each_log_every_steps(finished):
         assert [step for _, step, _ in found] == list(range(5, total + 1, 5))
         assert found[-1][2] < found[0][2]
     assert list((workdir / "tensorboard" / "transport").iterdir())
+
+
+def test_a_study_holds_a_finished_closure_by_each_rule(finished, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLOSURE_JAX_DATA", str(data))
+    folder = tmp_path / "study"
+    options = [
+        f"--closures={finished[0]}",
+        "--periods=5,20",
+        "--states=1",
+        "--members=3",
+        "--time=1",
+        f"--output={folder}",
+    ]
+    assert study.main(["holding", *options]) == 0
+    assert "8 ensembles, 0 done before" in capsys.readouterr().out
+    stored = json.loads((folder / "study.json").read_text())
+    spread = {(point["closure"], point["rule"], point["period"]): point["spread"][-1] for point in stored["points"]}
+    for period in (5, 20):  # the same noise, scaled or not
+        assert spread["oracle", "held", period] / spread["oracle", "scaled", period] == pytest.approx(
+            period**0.5, rel=0.05
+        )
+        assert spread["fm_ga", "held", period] > 1.5 * spread["fm_ga", "scaled", period] > 0
+    assert (folder / "compare" / "figures" / "holding.png").is_file()
+    stored["points"].pop()  # as if it had been stopped
+    (folder / "study.json").write_text(json.dumps(stored))
+    assert study.main(["holding", *options]) == 0
+    assert "8 ensembles, 7 done before" in capsys.readouterr().out
+    assert {tuple(point["spread"]) for point in json.loads((folder / "study.json").read_text())["points"]} >= {
+        tuple(point["spread"]) for point in stored["points"]
+    }
+    assert study.main(["holding", *options, "--time=2"]) == 2
+    assert "of other settings" in capsys.readouterr().err
 
 
 def test_report_opens_offline(finished):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from closure_jax import config as config_lib
 from closure_jax import pretrained
-from closure_jax.commands import demo, runs, study, sweep
+from closure_jax.commands import data_efficiency, demo, runs, study, sweep
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -67,17 +67,30 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, [study_of, "--fractions=2"], "2 is not above 0 and up to 1"),
         (study, [study_of, "--latents=physical"], "'physical': expected some of"),
         (study, [study_of, "--config.transport.steps=0"], "--config.transport.steps=0"),
+        (study, [study_of, "--seeds=0"], "--seeds=0: expected a whole number above 0"),
+        (study, ["data_efficiency:huge"], "preset 'huge' is unknown: expected paper, small, tiny"),
+        (study, [study_of, "--periods=5"], "unrecognized arguments: --periods=5"),
+        (study, ["holding:tiny"], "closures bring preset and configuration along"),
+        (study, ["holding", "--config.coupling.period=5"], "expected neither :PRESET nor --config."),
+        (study, ["holding", "--closures=cs_gb"], "'cs_gb' is no closure that ships"),
+        (study, ["holding", "--closures=cs_ga,cs_ga"], "have experiment and seed in common"),
+        (study, ["holding", "--rules=fresh"], "--rules: 'fresh': expected some of held, scaled, ar1"),
+        (study, ["holding", "--periods=1,7"], "--periods: '7': expected divisors of the 1000 solver steps"),
+        (study, ["holding", "--states=9"], "--states=9: expected a whole number from 1 to 8"),
+        (study, ["holding", "--members=1"], "--members=1: expected a whole number of at least 2"),
+        (study, ["holding", "--time=0"], "--time=0: expected a whole number above 0"),
         (demo, ["--members=1"], "--members=1"),
         (demo, ["--pack=nothing"], "has no config.json"),
     ):
         assert said in refusal(command.main, capsys, *arguments)
 
 
-def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch):
+def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr(runs, "run_all", lambda planned, label: asked.extend(planned) or planned)
-    monkeypatch.setattr(study, "_errors", lambda results: {})
-    monkeypatch.setattr(study.compare, "compare", lambda *arguments: None)
+    monkeypatch.setattr(data_efficiency, "_errors", lambda results: {})
+    monkeypatch.setattr(data_efficiency.compare, "compare", lambda *arguments: None)
     assert study.main(["data_efficiency:tiny", "--fractions=1/2,1", "--latents=ga,mp"]) == 0
     # one of tiny's six training trajectories validates
     assert [run.folder.name for run in asked] == ["fm_ga-2", "fm_ga-5", "fm_mp-2", "fm_mp-5"]

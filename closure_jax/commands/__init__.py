@@ -26,7 +26,9 @@ COMMANDS = {
     "sweep": Command(
         "closure_jax.commands.sweep", "run the matrix of experiments, skipping what is done, and compare them"
     ),
-    "study": Command("closure_jax.commands.study", "questions that take many runs: data_efficiency[:preset]"),
+    "study": Command(
+        "closure_jax.commands.study", "questions that one run does not answer: data_efficiency[:preset], holding"
+    ),
     "bench": Command(
         "closure_jax.commands.bench", "time the parts of a closure beside the least time that this device allows"
     ),

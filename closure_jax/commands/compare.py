@@ -36,9 +36,9 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     models = runs.gather(found)
     claims = claims_lib.claims(models, studies)
     pictures = content.draw(models, studies)
-    sections, settings = content.sections(models, pictures), content.every_setting(models)
+    sections, settings = content.sections(models, studies, pictures), content.every_setting(models)
     facts = {"models": len(models), "runs": len(found)}
-    everything = [content.claims_section(models, claims), *sections, *settings]
+    everything = [*([content.claims_section(models, claims)] if claims else []), *sections, *settings]
     markdown = _markdown(models, claims, sections)
     texts = {
         output / "table.md": _table_page(models, sections),
@@ -91,8 +91,9 @@ def _markdown(
 ) -> str:
     """The page in Markdown, pictures by relative path."""
     made = "Made by `./launch.sh compare`: no figure on this page was typed by hand."
-    head = f"# Results\n\n{made}\n\n{markdown_text(content.intro(models))}\n"
-    return "\n".join([head, content.claims_markdown(claims), page.markdown(sections, "results")])
+    head = f"# Results\n\n{made}\n"
+    judged = [markdown_text(content.intro(models)) + "\n", content.claims_markdown(claims)] if claims else []
+    return "\n".join([head, *judged, page.markdown(sections, "results")])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

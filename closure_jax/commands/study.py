@@ -1,113 +1,49 @@
-"""`./launch.sh study NAME[:preset]`: questions that take many runs. data_efficiency: how much data does a latent need?"""
+"""`./launch.sh study NAME[:preset]`: questions that one run does not answer."""
 
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 from closure_jax import config as config_lib
-from closure_jax.commands import cli, compare, runs
+from closure_jax.commands import cli, data_efficiency, holding
 from closure_jax.errors import UserError
-from closure_jax.workdir import WorkDir, write_json
-
-_JUDGED = (  # the error of the closure alone: a short rollout of few members is the least that an evaluation takes
-    "evaluation.steps=1,10",
-    "evaluation.rollout_states=1",
-    "evaluation.rollout_members=2",
-    "evaluation.rollout_time=1",
-)
-LATENTS = ("recon", "mp", "ga", "joint")
 
 
-def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    parser = cli.Parser("study", "Run a study; it continues where it stopped.")
-    parser.add_argument("name", metavar="NAME[:PRESET]", help=f"one of {', '.join(STUDIES)}")
-    parser.add_argument("--fractions", default="1/16,1/8,1/4,1/2,1", help="shares of the training trajectories")
-    parser.add_argument("--latents", default=",".join(LATENTS), help="latent spaces, with commas between")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each")
-    parser.add_argument("--output", help="folder of the study; default runs/NAME-PRESET")
-    parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
-    overrides = tuple(text.removeprefix("--config.") for text in arguments if text.startswith("--config."))
-    return parser.parse_args([text for text in arguments if not text.startswith("--config.")]), overrides
+class Study(Protocol):
+    """A module of a study."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Adds options of its own."""
+        ...
+
+    def study(self, options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
+        """Does what is not done yet and writes study.json and a comparison into the folder; `preset` may be empty."""
+        ...
 
 
-def data_efficiency(options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
-    """Trains fm_LATENT on shares of the training trajectories; writes study.json and its comparison to `folder`.
-
-    All runs take the same number of steps, are judged on the same test states, and are normalised by the data they see.
-    """
-    planned: dict[runs.Run, dict[str, Any]] = {}
-    for latent in options.latents.split(","):
-        (file,) = config_lib.experiments([f"fm_{latent}"])
-        for share in map(_fraction, options.fractions.split(",")):
-            config = config_lib.load(f"{file}:{preset}")
-            config_lib.override(config, overrides)
-            count = max(1, round(share * config_lib.build(config).data.training_trajectories()))
-            for seed in range(options.seeds):
-                cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
-                changed = (*_JUDGED, *overrides, f"data.train_trajectories={cut}", f"seed={seed}")
-                name = f"fm_{latent}-{count}" + (f"-seed{seed}" if seed else "")
-                run = runs.Run(file, preset, changed, folder / name)
-                planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
-    done = runs.run_all(list(planned), "study")
-    points = [
-        facts | _errors(results)
-        for run, facts in planned.items()
-        if run in done and (results := WorkDir(run.folder).results()) is not None
-    ]
-    if points:
-        study = {"kind": "data_efficiency", "preset": preset, "points": points}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "study.json", study)
-        compare.compare([folder], folder / "compare")
-    runs.missing(list(planned), done)
-
-
-def _errors(results: dict[str, Any]) -> dict[str, Any]:
-    """What a point of the study holds, from a run's results at 10 sampler steps."""
-    measures = results["a_priori"]["by_steps"]["10"]
-    return {
-        "over_floor": measures["over_floor"],
-        "excess_error": measures["excess_error"],
-        "crps_ratio": measures["crps_ratio"],
-        "reconstruction_closure": results["autoencoder"]["closure"]["relative_error"],
-        "reconstruction_vorticity": results["autoencoder"]["vorticity"]["relative_error"],
-        "revision": results["revision"],
-    }
-
-
-def _fraction(text: str) -> Fraction:
-    try:
-        share = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"--fractions: '{text}' is not a number: expected shares like 1/16,1/4,1") from None
-    if not 0 < share <= 1:
-        raise UserError(f"--fractions: {text} is not above 0 and up to 1: expected shares like 1/16,1/4,1")
-    return share
-
-
-STUDIES: dict[str, Callable[..., None]] = {"data_efficiency": data_efficiency}
-"""(options, preset, overrides, folder) -> None, by name."""
+STUDIES: dict[str, Study] = {"data_efficiency": data_efficiency, "holding": holding}
 
 
 def _command(arguments: Sequence[str]) -> None:
-    options, overrides = _parse(arguments)
+    parser = cli.Parser("study", "Run a study; it continues where it stopped. --help after a name lists its options.")
+    parser.add_argument("name", metavar="NAME[:PRESET]", help=f"one of {', '.join(STUDIES)}")
+    parser.add_argument("--output", help="folder of the study; default runs/NAME, with -PRESET where it has one")
+    words = [word.partition(":")[0] for word in arguments]
+    named = next((word for word in words if word in STUDIES), None)
+    if named is not None:
+        STUDIES[named].add_options(parser)
+    overrides = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
+    rest = [word for word in arguments if not word.startswith("--config.")]
+    wrong = next((word for word in words if not word.startswith("-")), None)
+    if named is None and wrong is not None:
+        raise UserError(
+            f"study '{wrong}' is unknown: expected {', '.join(STUDIES)}{config_lib.nearest(wrong, STUDIES)}"
+        )
+    options = parser.parse_args(rest)
     name, _, preset = options.name.partition(":")
-    if name not in STUDIES:
-        raise UserError(f"study '{name}' is unknown: expected {', '.join(STUDIES)}{config_lib.nearest(name, STUDIES)}")
-    preset = preset or runs.default_preset()
-    if preset not in config_lib.PRESETS:
-        raise UserError(f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
-    if options.seeds < 1:
-        raise UserError(f"--seeds={options.seeds}: expected a whole number above 0")
-    for latent in options.latents.split(","):
-        if latent not in LATENTS:
-            raise UserError(f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
-    folder = pathlib.Path(options.output or pathlib.Path("runs") / f"{name}-{preset}")
-    STUDIES[name](options, preset, overrides, folder)
-    print(f"study: {folder / 'study.json'}")
+    STUDIES[name].study(options, preset, overrides, pathlib.Path(options.output or pathlib.Path("runs") / name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

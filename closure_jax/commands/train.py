@@ -1,6 +1,7 @@
 """The command line: --config, --workdir, --mode; what runs in which order."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import sys
@@ -65,6 +66,11 @@ def data_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
 
 
+def data_of(experiment: Experiment) -> dataset_lib.Dataset:
+    """The dataset of an experiment, given or simulated, without a run."""
+    return given_data(experiment) if experiment.data.path else simulated_data(experiment)
+
+
 def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     """The dataset of --config.data.path, checked before anything is written."""
     file = pathlib.Path(experiment.data.path)
@@ -80,8 +86,8 @@ def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     return dataset
 
 
-def simulated_data(experiment: Experiment, work: WorkDir) -> dataset_lib.Dataset:
-    """The dataset of the experiment: made before, or now."""
+def simulated_data(experiment: Experiment, work: WorkDir | None = None) -> dataset_lib.Dataset:
+    """The dataset of the experiment: made before, or now; the run in `work` has the time that it took."""
     simulation = experiment.simulation()
     file = data_folder() / simulation.file_name()
 
@@ -92,7 +98,7 @@ def simulated_data(experiment: Experiment, work: WorkDir) -> dataset_lib.Dataset
                 return
             count = simulation.trajectories
             print(f"data: simulates {count} trajectories up to t = {simulation.end:g}")
-            with work.timed("data"):
+            with work.timed("data") if work else contextlib.nullcontext():
                 generate.write(simulation, file)
 
     devices.on_main(make)

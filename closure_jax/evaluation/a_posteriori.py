@@ -9,10 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from closure_jax import random
 from closure_jax.coupling import Coupling, Fresh, ensemble
-from closure_jax.coupling.advance import Coupled
+from closure_jax.coupling.advance import Coupled, Dynamics
 from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
@@ -20,7 +21,7 @@ from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
 from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, RolloutMeasure, by_time
 from closure_jax.physics import spectral
-from closure_jax.problems.base import Problem, Solver
+from closure_jax.problems.base import Problem
 
 _BINS = 80
 
@@ -42,6 +43,109 @@ class Settings:
     start: float
     units: int
     chunk: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """True ensembles from states of test trajectories, which closed ones are judged against.
+
+    Attributes:
+      problem: its solver is closed.
+      initial: (states, n, n), physical units, from which all ensembles start.
+      windows: of the training trajectories, to which a rule is fitted.
+      settings: of all ensembles.
+      start: time of the initial states.
+      truth, second: true ensembles with keys of their own.
+      scratch: folder for large ensembles.
+    """
+
+    problem: Problem
+    initial: np.ndarray
+    windows: Windows
+    settings: Settings
+    start: float
+    truth: Rollout
+    second: Rollout
+    scratch: pathlib.Path | None
+
+    def closed(self, draw: Draw, coupling: Coupling, key: Key[Array, ""], label: str) -> Rollout:
+        """The ensemble of the solver closed by `draw` under a fitted rule; one member, a new closure each step, where it has no
+        noise."""
+        solver = self.problem.solver()
+        assert solver is not None, "see reference"
+        members = self.settings.members
+        if not is_random(draw, self.initial.shape[-1]):
+            coupling, members = Fresh(), 1
+        dynamics = Coupled(solver.step, solver.dt, draw, coupling)
+        return _run(dynamics, self.initial, members, key, self.settings, label, self.scratch)
+
+    def judge(self, run: Rollout, measures: Mapping[str, RolloutMeasure] = MappingProxyType({})) -> dict[str, Any]:
+        """Measures by time of one ensemble; a single member stands for an ensemble of members that agree."""
+        states, members, *grid = run.fields.shape[1:]
+        fields = np.broadcast_to(run.fields, (len(run.fields), states, max(2, members), *grid))
+        table = OF_ROLLOUTS | (OF_SPREAD if members > 1 else {}) | dict(measures)
+        return {
+            **{name: measure(fields, self.truth.fields, self.problem) for name, measure in table.items()},
+            "members": members,
+            "finite_fraction": float(np.isfinite(run.fields[-1]).all(axis=(2, 3)).mean()),
+            "seconds_per_time_unit": run.seconds / (len(run.fields) - 1),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What is known before a model is judged: of the ensembles, and of two true ones beside each other."""
+        spread = by_time(lambda fields, _: metrics.rms_spread(fields))
+        return {
+            "states": self.settings.states,
+            "members": self.settings.members,
+            "start_time": self.start,
+            "time": [float(unit) for unit in range(self.settings.units + 1)],
+            "relative_error_floor": OF_ROLLOUTS["relative_error"](self.second.fields, self.truth.fields, self.problem),
+            "spread_truth": spread(self.truth.fields, self.truth.fields, self.problem),
+            "seconds_per_time_unit_truth": self.truth.seconds / self.settings.units,
+        }
+
+
+def reference(
+    problem: Problem, dataset: Dataset, seed: int, settings: Settings, scratch: pathlib.Path | None = None
+) -> Reference:
+    """Runs the true ensembles.
+
+    Raises:
+      ValueError: the problem has no solver, or no truth on its grid.
+    """
+    solver, true_system = problem.solver(), problem.truth()
+    if solver is None or true_system is None:
+        raise ValueError("expected a problem with a solver and its truth")
+    column = int(np.argmin(np.abs(dataset.time - settings.start)))
+    initial = dataset.vorticity["test"][: settings.states, column]
+    interval = float(dataset.time[1] - dataset.time[0])
+    windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
+    truth, second = (
+        _run(
+            true_system,
+            initial,
+            settings.members,
+            random.stream(seed, f"{name}_ensemble"),
+            settings,
+            f"{name.replace('_', ' ')} ensemble",
+            scratch,
+        )
+        for name in ("true", "second_true")
+    )
+    return Reference(problem, initial, windows, settings, float(dataset.time[column]), truth, second, scratch)
+
+
+def _run(
+    dynamics: Dynamics,
+    initial: np.ndarray,
+    members: int,
+    key: Key[Array, ""],
+    settings: Settings,
+    label: str,
+    scratch: pathlib.Path | None,
+) -> Rollout:
+    start = np.repeat(initial[:, None], members, axis=1)
+    return ensemble.rollout(dynamics, start, key, settings.units, label, settings.chunk, scratch)
 
 
 def evaluate(
@@ -68,76 +172,41 @@ def evaluate(
       scratch: folder for large ones.
       measures: beside those of the table, by name.
     """
-    solver, true_system = problem.solver(), problem.truth()
-    if solver is None or true_system is None:
-        raise ValueError("expected a problem with a solver and its truth")
-    column = int(np.argmin(np.abs(dataset.time - settings.start)))
-    initial = dataset.vorticity["test"][: settings.states, column]
-    members = np.repeat(initial[:, None], settings.members, axis=1)
-    keys = {name: random.stream(seed, f"{name}_ensemble") for name in ("true", "second_true", "model")}
-    run = functools.partial(ensemble.rollout, units=settings.units, chunk=settings.chunk, scratch=scratch)
-
-    interval = float(dataset.time[1] - dataset.time[0])
-    windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
-    coupling = coupling.fit(draw, windows)
-    truth = run(true_system, members, keys["true"], label="true ensemble")
-    again = run(true_system, members, keys["second_true"], label="second true ensemble")
-    learned = run(Coupled(solver.step, solver.dt, draw, coupling), members, keys["model"], label="model ensemble")
-    baselines: dict[str, Rollout] = {}
-    for name, baseline in problem.baselines(dataset).items():
-        with_noise = is_random(baseline, initial.shape[-1])
-        dynamics = Coupled(solver.step, solver.dt, baseline, coupling if with_noise else Fresh())
-        start = members if with_noise else initial[:, None]
-        baselines[name] = run(dynamics, start, random.stream(seed, "baseline", name), label=f"baseline {name}")
-
-    judge = functools.partial(_judge, truth=truth, problem=problem, measures=OF_ROLLOUTS | dict(measures))
+    true = reference(problem, dataset, seed, settings, scratch)
+    coupling = coupling.fit(draw, true.windows)
+    learned = true.closed(draw, coupling, random.stream(seed, "model_ensemble"), "model ensemble")
+    baselines = {
+        name: true.closed(baseline, coupling, random.stream(seed, "baseline", name), f"baseline {name}")
+        for name, baseline in problem.baselines(dataset).items()
+    }
+    judge = functools.partial(true.judge, measures=measures)
     results: dict[str, Any] = {
-        "states": settings.states,
-        "members": settings.members,
-        "start_time": float(dataset.time[column]),
+        **true.facts(),
         "hold": coupling.period,
         "coupling": dict(vars(coupling)),  # with what was fitted
-        "time": [float(unit) for unit in range(settings.units + 1)],
         **judge(learned),
-        "relative_error_floor": OF_ROLLOUTS["relative_error"](again.fields, truth.fields, problem),
-        "spread_truth": by_time(lambda fields, _: metrics.rms_spread(fields))(truth.fields, truth.fields, problem),
-        "seconds_per_time_unit_truth": truth.seconds / settings.units,
         "baselines": {name: judge(one) for name, one in baselines.items()},
     }
     if "none" in baselines:
         results["relative_error_no_closure"] = results["baselines"]["none"]["relative_error"]
-    return results, _arrays(solver, truth, {"model": learned} | baselines, float(dataset.time[column]))
+    return results, _arrays(true, {"model": learned} | baselines)
 
 
-def _judge(run: Rollout, truth: Rollout, problem: Problem, measures: Mapping[str, RolloutMeasure]) -> dict[str, Any]:
-    """Measures by time of one ensemble; a single member stands for an ensemble of members that agree."""
-    states, members, *grid = run.fields.shape[1:]
-    fields = np.broadcast_to(run.fields, (len(run.fields), states, max(2, members), *grid))
-    if members > 1:
-        measures = OF_SPREAD | dict(measures)
-    return {
-        **{name: measure(fields, truth.fields, problem) for name, measure in measures.items()},
-        "members": members,
-        "finite_fraction": float(np.isfinite(run.fields[-1]).all(axis=(2, 3)).mean()),
-        "seconds_per_time_unit": run.seconds / (len(run.fields) - 1),
-    }
-
-
-def _arrays(solver: Solver, truth: Rollout, runs: Mapping[str, Rollout], start: float) -> dict[str, np.ndarray]:
+def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarray]:
     """Fields, spectra and densities of vorticity of the ensembles at three times; a baseline's have its name.
 
     Args:
-      solver: its grid is that of the fields.
-      truth: the true ensemble.
+      true: the true ensembles.
       runs: "model", and baselines by name; the arrays of "none" are called no_closure.
-      start: time at which they start.
     """
+    solver, truth = true.problem.solver(), true.truth
+    assert solver is not None, "see reference"
     grid, units = solver.grid, len(truth.fields) - 1
     shown = np.unique([max(1, units // 10), max(1, units // 2), units])
     edges = np.linspace(truth.fields.min(), truth.fields.max(), _BINS + 1)
     arrays = {
         "field_time": shown.astype(float),
-        "start_time": np.array(start),
+        "start_time": np.array(true.start),
         "domain_length": np.array(grid.domain[0][1]),
         "pdf_vorticity": 0.5 * (edges[1:] + edges[:-1]),
         "animation_time": np.linspace(0, units, len(truth.frames)),

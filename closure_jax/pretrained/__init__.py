@@ -28,7 +28,12 @@ def names() -> list[str]:
 
 
 def load(where: str | pathlib.Path) -> StochasticClosure:
-    """A trained closure.
+    """A trained closure, see `opened`."""
+    return opened(where)[0]
+
+
+def opened(where: str | pathlib.Path) -> tuple[StochasticClosure, Experiment]:
+    """A trained closure, and the experiment that it is from.
 
     Args:
       where: the name of one that ships with the package, such as 'fm_ga', or the work directory of a run that has ended.
@@ -36,7 +41,8 @@ def load(where: str | pathlib.Path) -> StochasticClosure:
       UserError: there is none, a phase of the run is not trained, or a piece of the run is missing.
     """
     if str(where) in names():
-        return shipped(str(where))[0]
+        model, experiment, _ = shipped(str(where))
+        return model, experiment
     work = WorkDir(where)
     if not work.path.is_dir():
         raise UserError(
@@ -49,7 +55,7 @@ def load(where: str | pathlib.Path) -> StochasticClosure:
         restored = checkpoints.restore(experiment.template())
     finally:
         checkpoints.close()
-    return experiment.assemble(jax.tree.map(jnp.asarray, restored))
+    return experiment.assemble(jax.tree.map(jnp.asarray, restored)), experiment
 
 
 def shipped(name: str) -> tuple[StochasticClosure, Experiment, dict[str, Any]]:

@@ -8,6 +8,13 @@ from jaxtyping import Array, Float
 
 from closure_jax.coupling.draw import Draw
 from closure_jax.errors import UserError, check
+from closure_jax.problems.base import Problem
+
+
+def exact_law(problem: Problem) -> Draw | None:
+    """The exact law of a problem's closure; None where nobody knows it."""
+    exact = getattr(problem, "exact", None)
+    return None if exact is None else exact()
 
 
 class Oracle(nn.Module):
@@ -35,8 +42,7 @@ class Oracle(nn.Module):
             self._law()
 
     def _law(self) -> Draw:
-        exact = getattr(self.problem, "exact", None)
-        law = None if exact is None else exact()
+        law = exact_law(self.problem)
         if law is None:
             raise UserError("kind=oracle: nobody knows the law of this problem, expected another network")
         return law

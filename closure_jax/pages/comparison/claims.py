@@ -36,12 +36,15 @@ class Claim:
 
 
 def claims(models: Sequence[Model], studies: Sequence[Study] = ()) -> list[Claim]:
-    """The published claims in turn.
+    """The published claims in turn; none where there is nothing but studies of other questions.
 
     Args:
       models: gathered runs.
-      studies: results of training on shares of the data.
+      studies: those of kind data_efficiency have a claim.
     """
+    studies = [study for study in studies if study.kind == "data_efficiency"]
+    if not models and not studies:
+        return []
     found = [one_step(models), speed(models), cheaper_than_physical(models)]
     found += [distortion(models, latent) for latent in REGULARISED]
     found += [topology(models, latent) for latent in REGULARISED]

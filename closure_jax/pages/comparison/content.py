@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from closure_jax.evaluation.measures import VERSION
-from closure_jax.pages.comparison import figures, published, rollout, tables
+from closure_jax.pages.comparison import figures, holding, published, rollout, tables
 from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
 from closure_jax.pages.page import Block, Details, Paragraph, Picture, Section
@@ -16,9 +16,10 @@ _ONE_SEED = (
 _SEEDS = "± is half the 95 % t-interval of the mean over seeds, which differ in data, initial weights and samples."
 _CLAIMS = "Claims of the paper"
 _DATA_SECTION = "Training data"
+_HOLDING_SECTION = "How long a draw is held"
 _PROVENANCE = "Provenance"
 
-CAPTIONS = figures.CAPTIONS | rollout.CAPTIONS
+CAPTIONS = figures.CAPTIONS | rollout.CAPTIONS | holding.CAPTIONS
 """How to read each figure, by name."""
 
 _FIGURE_PLACES = {  # under which table a figure stands
@@ -56,16 +57,19 @@ def draw(models: Sequence[Model], studies: Sequence[Study] = ()) -> dict[str, by
         drawn["energy_spectra"] = rollout.energy_spectra(models)
     if figures.with_geometry(models):
         drawn["latent_geometry"] = figures.latent_geometry(models)
-    if studies:
-        drawn["data_efficiency"] = figures.data_efficiency(studies)
+    if shares := [study for study in studies if study.kind == "data_efficiency"]:
+        drawn["data_efficiency"] = figures.data_efficiency(shares)
+    if held := holding.lines(studies):
+        drawn["holding"] = holding.holding(held)
     return drawn
 
 
-def sections(models: Sequence[Model], pictures: Mapping[str, bytes]) -> list[Section]:
-    """Tables that have rows and their figures; the folded table of every setting comes last."""
+def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mapping[str, bytes]) -> list[Section]:
+    """Tables that have rows and their figures, what is known of the runs themselves last."""
     found = tables.model_tables(models) if models else {}
     provenance = found.pop(_PROVENANCE, None)
-    found["Beside the published figures"] = published.published_table(models)
+    if models or "data_efficiency" in pictures:
+        found["Beside the published figures"] = published.published_table(models)
     found["Latent spaces"] = tables.latent_table(models)
     shown = []
     for title, table in found.items():
@@ -77,6 +81,12 @@ def sections(models: Sequence[Model], pictures: Mapping[str, bytes]) -> list[Sec
             shown.append(Section(title, blocks))
     if "data_efficiency" in pictures:
         shown.append(Section(_DATA_SECTION, [_figure("data_efficiency", pictures)]))
+    if "holding" in pictures:
+        shown.append(
+            Section(
+                _HOLDING_SECTION, [tables.as_text(holding.table(holding.lines(studies))), _figure("holding", pictures)]
+            )
+        )
     if provenance is not None:
         shown.append(Section(_PROVENANCE, [tables.as_text(provenance)]))
     return shown

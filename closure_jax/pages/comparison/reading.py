@@ -11,7 +11,7 @@ import numpy as np
 from closure_jax.errors import UserError
 from closure_jax.pages.comparison.runs import Run, Study
 
-STUDY_KINDS = ("data_efficiency",)
+STUDY_KINDS = ("data_efficiency", "holding")
 _REMEDY = "expected it as a run leaves it; restore it, or evaluate again with --mode=evaluate"
 
 
@@ -63,7 +63,7 @@ def _study(path: pathlib.Path) -> Study:
         raise UserError(f"'{path / 'study.json'}' is a study of kind {kind!r}: expected {', '.join(STUDY_KINDS)}")
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise UserError(f"'{path / 'study.json'}' has no list of points: expected a finished study; run it again")
-    return Study(path, points)
+    return Study(path, kind, points)
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:

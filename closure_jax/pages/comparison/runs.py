@@ -55,12 +55,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Results of training on shares of the data: study.json's `points`, one for each latent, fraction and seed.
+    """A study.json: its `kind`, and points with measures as in results.json.
 
-    A point has latent, fraction (of the training trajectories), trajectories, seed, and measures as in results.json.
+    A point of data_efficiency has latent, fraction (of the training trajectories), trajectories and seed; one of holding has
+    closure, seed, rule and period.
     """
 
     path: pathlib.Path
+    kind: str
     points: Sequence[Mapping[str, Any]]
 
 

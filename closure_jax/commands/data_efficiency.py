@@ -1,0 +1,92 @@
+"""`./launch.sh study data_efficiency[:preset]`: how much data does a latent need?"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from closure_jax import config as config_lib
+from closure_jax.commands import compare, runs
+from closure_jax.errors import UserError, check
+from closure_jax.workdir import WorkDir, write_json
+
+_JUDGED = (  # the error of the closure alone: a short rollout of few members is the least that an evaluation takes
+    "evaluation.steps=1,10",
+    "evaluation.rollout_states=1",
+    "evaluation.rollout_members=2",
+    "evaluation.rollout_time=1",
+)
+LATENTS = ("recon", "mp", "ga", "joint")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this study alone."""
+    parser.add_argument("--fractions", default="1/16,1/8,1/4,1/2,1", help="shares of the training trajectories")
+    parser.add_argument("--latents", default=",".join(LATENTS), help="latent spaces, with commas between")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each")
+    parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
+
+
+def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
+    """Trains fm_LATENT on shares of the training trajectories; writes study.json and its comparison to `folder`.
+
+    All runs take the same number of steps, are judged on the same test states, and are normalised by the data they see.
+
+    Raises:
+      UserError: an option or an override is impossible, or a run failed.
+    """
+    preset = preset or runs.default_preset()
+    check(preset in config_lib.PRESETS, f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
+    check(options.seeds >= 1, f"--seeds={options.seeds}: expected a whole number above 0")
+    for latent in options.latents.split(","):
+        check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
+    folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
+    planned: dict[runs.Run, dict[str, Any]] = {}
+    for latent in options.latents.split(","):
+        (file,) = config_lib.experiments([f"fm_{latent}"])
+        for share in map(_fraction, options.fractions.split(",")):
+            config = config_lib.load(f"{file}:{preset}")
+            config_lib.override(config, overrides)
+            count = max(1, round(share * config_lib.build(config).data.training_trajectories()))
+            for seed in range(options.seeds):
+                cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
+                changed = (*_JUDGED, *overrides, f"data.train_trajectories={cut}", f"seed={seed}")
+                name = f"fm_{latent}-{count}" + (f"-seed{seed}" if seed else "")
+                run = runs.Run(file, preset, changed, folder / name)
+                planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
+    done = runs.run_all(list(planned), "study")
+    points = [
+        facts | _errors(results)
+        for run, facts in planned.items()
+        if run in done and (results := WorkDir(run.folder).results()) is not None
+    ]
+    if points:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "study.json", {"kind": "data_efficiency", "preset": preset, "points": points})
+        compare.compare([folder], folder / "compare")
+    runs.missing(list(planned), done)
+    print(f"study: {folder / 'study.json'}")
+
+
+def _errors(results: dict[str, Any]) -> dict[str, Any]:
+    """What a point of the study holds, from a run's results at 10 sampler steps."""
+    measures = results["a_priori"]["by_steps"]["10"]
+    return {
+        "over_floor": measures["over_floor"],
+        "excess_error": measures["excess_error"],
+        "crps_ratio": measures["crps_ratio"],
+        "reconstruction_closure": results["autoencoder"]["closure"]["relative_error"],
+        "reconstruction_vorticity": results["autoencoder"]["vorticity"]["relative_error"],
+        "revision": results["revision"],
+    }
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"--fractions: '{text}' is not a number: expected shares like 1/16,1/4,1") from None
+    if not 0 < share <= 1:
+        raise UserError(f"--fractions: {text} is not above 0 and up to 1: expected shares like 1/16,1/4,1")
+    return share

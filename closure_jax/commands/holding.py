@@ -1,0 +1,183 @@
+"""`./launch.sh study holding`: how long may a draw be held, and by which rule?
+
+Closures that are trained already run in the solver; nothing is trained.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from closure_jax import devices, pretrained, random
+from closure_jax.commands import compare, train
+from closure_jax.config import Experiment
+from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
+from closure_jax.errors import UserError, check
+from closure_jax.evaluation import a_posteriori
+from closure_jax.problems.oracle import exact_law
+from closure_jax.workdir import WorkDir, write_json
+
+ORACLE = "oracle"
+"""The exact law, which stands beside the closures where it is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Closure:
+    """One of those compared: the name of its experiment, its seed, where it was found, and what is drawn from."""
+
+    name: str
+    seed: int
+    where: str
+    draw: Draw
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this study alone."""
+    parser.add_argument(
+        "--closures", default="cs_ga", help="names of those that ship, and folders of runs; default cs_ga"
+    )
+    parser.add_argument("--rules", default="held,scaled", help="coupling rules that have a period; default held,scaled")
+    parser.add_argument("--periods", default="1,5,20", help="solver steps for which a draw is held; default 1,5,20")
+    parser.add_argument("--states", type=int, default=2, help="test states from which ensembles start; default 2")
+    parser.add_argument("--members", type=int, default=64, help="members from each state; default 64")
+    parser.add_argument("--time", type=int, default=10, help="whole time units; default 10")
+    parser.epilog = "The oracle, the exact law of the closure, stands beside them where it is known."
+
+
+def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
+    """Runs an ensemble of each closure by each rule and period from the same states; writes study.json and its comparison.
+
+    study.json is written after each ensemble, and the same command goes on with those that it lacks.
+
+    Raises:
+      UserError: an option is impossible, closures are of different data, or the folder holds another study.
+    """
+    check(
+        not preset and not overrides,
+        "study holding: closures bring preset and configuration along, expected neither :PRESET nor --config.",
+    )
+    devices.start()
+    closures, experiment = _closures(options.closures.split(","))
+    planned = [
+        (closure, kind, _rule(kind, period, closure.draw))
+        for closure in closures
+        for kind in options.rules.split(",")
+        for period in _periods(options.periods, experiment)
+    ]
+    settings = _settings(options, experiment)
+    data = experiment.data.path or experiment.simulation().file_name()
+    with WorkDir(folder).lock():
+        content = _begun(folder / "study.json", {"data": data, **vars(settings)})
+        known = [_identity(point) for point in content["points"]]
+        missing = [one for one in planned if _identity(_facts(*one)) not in known]
+        print(f"study: {len(planned)} ensembles, {len(planned) - len(missing)} done before", flush=True)
+        for point in _run(missing, experiment, settings, folder / "rollouts"):
+            content["points"].append(point)
+            write_json(folder / "study.json", content)
+    compare.compare([folder], folder / "compare")
+    print(f"study: {folder / 'study.json'}")
+
+
+def _run(
+    planned: Sequence[tuple[Closure, str, Coupling]],
+    experiment: Experiment,
+    settings: a_posteriori.Settings,
+    scratch: pathlib.Path,
+) -> Iterator[dict[str, Any]]:
+    """A point for each ensemble, as it ends; the true ones run first."""
+    if not planned:
+        return
+    true = a_posteriori.reference(experiment.problem, train.data_of(experiment), 0, settings, scratch)
+    for closure, kind, rule in planned:
+        label = f"{closure.name} {kind} {rule.period}"
+        print(f"study: {label}", flush=True)
+        fitted = rule.fit(closure.draw, true.windows)
+        run = true.closed(closure.draw, fitted, random.stream(0, "model_ensemble"), label)
+        yield _facts(closure, kind, rule) | true.facts() | true.judge(run)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
+    """The closures, the oracle last, and the experiment of the first, whose problem and data are those of all."""
+    found: list[Closure] = []
+    first: Experiment | None = None
+    for where in names:
+        model, experiment = pretrained.opened(where)
+        first = first or experiment
+        check(
+            experiment.simulation().file_name() == first.simulation().file_name(),
+            f"--closures: '{where}' is of other data than '{names[0]}', expected closures of one problem and its data",
+        )
+        model = model.replace(transport=model.transport.in_rollouts())
+        draw = FixedSteps(model, experiment.evaluation.rollout_sampler_steps)
+        for other in found:
+            check(
+                (other.name, other.seed) != (experiment.name, experiment.seed),
+                f"--closures: '{other.where}' and '{where}' have experiment and seed in common, expected one of them",
+            )
+        found.append(Closure(experiment.name, experiment.seed, where, draw))
+    assert first is not None
+    law = exact_law(first.problem)
+    return found + ([] if law is None else [Closure(ORACLE, 0, ORACLE, law)]), first
+
+
+def _rule(kind: str, period: int, draw: Draw) -> Coupling:
+    """A rule of that period; a draw that is linear in its noise is scaled at one call."""
+    periodic = {name: fields for name, one in COUPLINGS.items() if "period" in (fields := _fields(one))}
+    check(kind in periodic, f"--rules: '{kind}': expected some of {', '.join(periodic)}")
+    linear = "mean" in periodic[kind] and getattr(draw, "linear_in_noise", False)
+    rule: Any = COUPLINGS[kind]
+    return rule(period=period, **({"mean": "linear"} if linear else {}))
+
+
+def _fields(rule: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(rule)]
+
+
+def _periods(text: str, experiment: Experiment) -> list[int]:
+    solver = experiment.problem.solver()
+    check(solver is not None, "study holding: the closures' problem has no solver, expected one")
+    assert solver is not None
+    unit, periods = round(1 / solver.dt), text.split(",")
+    for period in periods:
+        check(
+            period.isdigit() and int(period) > 0 and unit % int(period) == 0,
+            f"--periods: '{period}': expected divisors of the {unit} solver steps in a time unit",
+        )
+    return [int(period) for period in periods]
+
+
+def _settings(options: argparse.Namespace, experiment: Experiment) -> a_posteriori.Settings:
+    tests, ev = experiment.data.test_trajectories, experiment.evaluation
+    check(
+        1 <= options.states <= tests,
+        f"--states={options.states}: expected a whole number from 1 to {tests}, the test trajectories",
+    )
+    check(options.members >= 2, f"--members={options.members}: expected a whole number of at least 2")
+    check(options.time >= 1, f"--time={options.time}: expected a whole number above 0")
+    return a_posteriori.Settings(options.states, options.members, ev.rollout_start, options.time, ev.rollout_chunk)
+
+
+def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The study that the file holds, or one without a point."""
+    settings = {name: value for name, value in settings.items() if name != "chunk"}  # changes no number
+    if not file.is_file():
+        return {"kind": "holding", "settings": settings, "points": []}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content.get("kind") != "holding" or content.get("settings") != settings:
+        raise UserError(
+            f"'{file}' is another study, or of other settings: expected a folder of its own, give another --output"
+        )
+    return content
+
+
+def _facts(closure: Closure, kind: str, rule: Coupling) -> dict[str, Any]:
+    """What a point is of."""
+    return {"closure": closure.name, "seed": closure.seed, "where": closure.where, "rule": kind, "period": rule.period}
+
+
+def _identity(point: dict[str, Any]) -> tuple:
+    return tuple(point[name] for name in ("closure", "seed", "where", "rule", "period"))
