@@ -17,7 +17,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config = base(preset)
     use(config, "latent", "ga", weight=1e-3, zeta=1.0, scale="neighbourhood", knn=10, diffusion_time=10)
     in_one_call(config)
-    use(config, "program", "online", batch_size=8, steps=600, learning_rate=5e-4, leads=1, members=2, period=10)
+    use(config, "program", "online", batch_size=8, steps=600, learning_rate=5e-4, leads=1, members=2, period=20)
     if preset == "tiny":
         config.program.update(batch_size=4, steps=20)
     return config

@@ -112,6 +112,7 @@ SHAPES = {
     "coupled_step_one_call_published": (16, 64, 33),
     "coupled_step_one_call_compact": (16, 64, 33),
     "coupled_step_one_call_scaled_compact": (16, 64, 33),
+    "coupled_step_one_call_extrapolated_compact": (16, 64, 33),
     "rollout_gradient": None,
 }
 BATCHES = {"train_step_latent_published": 100, "train_step_autoencoder_published": 8}

@@ -24,7 +24,7 @@ def test_every_preset_is_possible_and_its_own():
         c.flow.viscosity = 5.0
         assert config.base(preset).flow.viscosity == 1e-3
     rules = [configured(preset).coupling for preset in ("paper", "small", "tiny")]
-    assert [(rule.kind, rule.period) for rule in rules] == [("held", 5), ("scaled", 5), ("scaled", 5)]
+    assert [(rule.kind, rule.period) for rule in rules] == [("held", 5), ("extrapolated", 5), ("extrapolated", 5)]
     assert rules[0].white_noise == 5e-5  # as published
     message = refusal(config.base, "tinny")
     assert "'tinny'" in message and "expected paper, small, tiny" in message and "nearest is 'tiny'" in message

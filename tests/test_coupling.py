@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from closure_jax import random
-from closure_jax.coupling import AR1, COUPLINGS, Fresh, Held, Scaled, base, ensemble
+from closure_jax.coupling import AR1, COUPLINGS, Extrapolated, Fresh, Held, Scaled, base, ensemble
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure, is_random
 from closure_jax.errors import UserError
@@ -195,7 +195,7 @@ def test_impossible_rules_are_refused():
 def test_gradient_of_a_coupled_run_is_that_of_finite_differences():
     keys, w = members()
     weights = w[0, 0]
-    for rule in (Held(2), Fresh(), Scaled(2), Scaled(2, "own"), AR1(2, 3.0)):
+    for rule in (Held(2), Fresh(), Scaled(2), Scaled(2, "own"), Extrapolated(2), AR1(2, 3.0)):
 
         def loss(inputs, rule=rule):
             amplitude, viscosity, sigma = inputs

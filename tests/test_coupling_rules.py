@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from closure_jax import random
-from closure_jax.coupling import AR1, COUPLINGS, Fresh, Held, Scaled
+from closure_jax.coupling import AR1, COUPLINGS, Extrapolated, Fresh, Held, Scaled
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import NoClosure
@@ -100,6 +100,37 @@ def test_the_accumulated_variance_of_white_rules_is_their_formula():
         assert np.mean(w**2) / (truth * over_truth) == pytest.approx(1, abs=ERRORS * standard_error(w)), rule
 
 
+@pytest.mark.slow
+def test_extrapolated_draws_add_the_variance_of_their_formula():
+    # a draw weighs 1 + a in its own period and -a in the next, 1 in all; the first one 1 - a in all, the last one 1 + a
+    steps, draw = 60, Linear(drift=0.3)
+    for period, count in ((1, 64), (5, 64), (20, 256)):
+        w = end(draw, Extrapolated(period, "linear"), steps, count) - steps * DT * draw.drift
+        a, periods = (period - 1) / (2 * period), steps // period
+        expected = steps * DT**2 * draw.amplitude**2 * (1 + 2 * a**2 / periods)
+        assert np.mean(w**2) / expected == pytest.approx(1, abs=ERRORS * standard_error(w)), period
+
+
+def test_extrapolated_draws_follow_a_mean_that_changes_to_second_order():
+    draw = Linear(rate=2.0, drift=1.0, amplitude=0.0)
+    fresh = end(draw, Fresh(), 160, 1)
+    for mean in ("antithetic", "own", "linear"):
+        for rule, order in ((Scaled, 1), (Extrapolated, 2)):
+            errors = [np.abs(end(draw, rule(period, mean), 160, 1) - fresh).max() for period in (4, 8, 16)]
+            # from 4 to 16 steps, and not 1: the error of a period is that of its delay, (s - 1) / 2 steps
+            assert np.log(errors[2] / errors[1]) / np.log(15 / 7) == pytest.approx(order, abs=0.35), (mean, errors)
+            assert errors[2] < (0.1, 0.02)[order - 1]
+
+
+def test_an_extrapolated_run_may_be_cut_at_any_period():
+    draw, rule, (keys, w) = Linear(rate=2.0), Extrapolated(5, "linear"), members(3)
+    dynamics = Coupled(lambda w_hat, closure_hat: w_hat + DT * closure_hat, DT, draw, rule)
+    begun = dynamics.begin(keys, w)
+    half = dynamics.advance(keys, begun, 0, 10)
+    whole, again = dynamics.advance(keys, begun, 0, 20), dynamics.advance(keys, half, 10, 10)
+    np.testing.assert_allclose(dynamics.vorticity(again), dynamics.vorticity(whole), atol=1e-12)
+
+
 def test_a_scaled_draw_keeps_its_mean_and_has_a_period_th_of_its_variance():
     draw, period, (keys, w) = Linear(rate=2.0, drift=1.0), 5, members(64)
     for mean in ("antithetic", "own", "linear"):
@@ -122,7 +153,7 @@ def test_an_antithetic_pair_holds_the_even_part_of_the_noise_unscaled():
 def test_rules_of_one_step_are_fresh():
     draw, (keys, w) = Linear(rate=1.0), members(3)
     expected = closure_of(Fresh(), draw, keys, w)
-    for rule in (Held(1), Scaled(1), Scaled(1, "own"), AR1(1, 0.0), AR1(1, 0.0, "own")):
+    for rule in (Held(1), Scaled(1), Scaled(1, "own"), Extrapolated(1), AR1(1, 0.0), AR1(1, 0.0, "own")):
         np.testing.assert_array_equal(closure_of(rule, draw, keys, w), expected)
     assert np.std(expected) > 0.1
 

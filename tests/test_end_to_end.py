@@ -112,7 +112,7 @@ def test_results_have_every_key(finished):
     assert rollout["time"] == [0.0, 1.0] and all(len(rollout[name]) == 2 for name in lists)
     assert rollout["relative_error"][0] == 0 and rollout["finite_fraction"] == 1
     assert rollout["seconds_per_time_unit"] > 0
-    assert rollout["hold"] == 5 and rollout["coupling"] == {"kind": "scaled", "period": 5, "mean": "antithetic"}
+    assert rollout["hold"] == 5 and rollout["coupling"] == {"kind": "extrapolated", "period": 5, "mean": "antithetic"}
     assert rollout["relative_error_floor"][0] == 0 < rollout["relative_error_floor"][1]
     assert rollout["spread_over_error"][0] is None and rollout["spread_over_error"][1] > 0
     assert all(covered[0] is None and 0 <= covered[1] <= 1 for covered in rollout["coverage"].values())

@@ -20,9 +20,10 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
 from closure_jax.config.settings import Optimisation
-from closure_jax.coupling import Coupling, Held, Scaled
+from closure_jax.coupling import Coupling, Extrapolated, Held, Scaled
 from closure_jax.coupling.advance import Coupled, CoupledState
 from closure_jax.coupling.draw import FixedSteps
+from closure_jax.physics import spectral
 from closure_jax.training import steps
 from closure_jax.training.state import TrainState
 
@@ -150,9 +151,9 @@ def _sample(made: Callable[[], Made], sampler_steps: int) -> Case:
     )
 
 
-def _coupled(made: Callable[[], Made], sampler_steps: int, scaled: bool = False) -> Case:
-    """The solver with a sample each `_HOLD` steps, held between; with its noise, which is linear, scaled for that."""
-    run, arguments = _coupled_run(made, sampler_steps, Scaled(_HOLD, mean="linear") if scaled else None)
+def _coupled(made: Callable[[], Made], sampler_steps: int, coupling: Coupling | None = None) -> Case:
+    """The solver with a sample each `_HOLD` steps, held between by a rule; the published one if none is given."""
+    run, arguments = _coupled_run(made, sampler_steps, coupling)
     return Case(lambda model, keys, state: run(model, keys, state, _HOLD), arguments, (False, True, True), steps=_HOLD)
 
 
@@ -167,7 +168,8 @@ def _coupled_run(
 
     def run(model, keys, vorticity_hat, count):
         closed = Coupled(solver.step, solver.dt, FixedSteps(model, sampler_steps), coupling, remat)
-        state = CoupledState(vorticity_hat[:, None], ())
+        begun = coupling.begin(closed.draw, keys[:, None], spectral.to_physical(vorticity_hat)[:, None])
+        state = CoupledState(vorticity_hat[:, None], begun)
         return closed.advance(keys[:, None], state, 0, count).vorticity_hat[:, 0]
 
     return run, (model, _keys(), jax.jit(jax.vmap(problem.truth().field.sample_hat))(_keys()))
@@ -233,7 +235,8 @@ ROWS: dict[str, Callable[[], Case]] = {
     "coupled_step_compact": lambda: _coupled(_compact, 1),
     "coupled_step_one_call_published": lambda: _coupled(_one_call, 1),
     "coupled_step_one_call_compact": lambda: _coupled(_compact_one_call, 1),
-    "coupled_step_one_call_scaled_compact": lambda: _coupled(_compact_one_call, 1, scaled=True),
+    "coupled_step_one_call_scaled_compact": lambda: _coupled(_compact_one_call, 1, Scaled(_HOLD, "linear")),
+    "coupled_step_one_call_extrapolated_compact": lambda: _coupled(_compact_one_call, 1, Extrapolated(_HOLD, "linear")),
     "rollout_gradient": _rollout_gradient,
 }
 """What is measured, by name, in the order of the table; a call makes the row's parameters and fields."""

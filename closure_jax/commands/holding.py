@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--closures", default="cs_ga", help="names of those that ship, and folders of runs; default cs_ga"
     )
-    parser.add_argument("--rules", default="held,scaled", help="coupling rules that have a period; default held,scaled")
+    parser.add_argument("--rules", default="held,scaled,extrapolated", help="coupling rules that have a period")
     parser.add_argument("--periods", default="1,5,20", help="solver steps for which a draw is held; default 1,5,20")
     parser.add_argument("--states", type=int, default=2, help="test states from which ensembles start; default 2")
     parser.add_argument("--members", type=int, default=64, help="members from each state; default 64")

@@ -40,7 +40,7 @@ def small() -> ConfigDict:
     use(config, "transport.schedule", "cosine", warmup_steps=50)
     config.transport.update(batch_size=32, steps=3_000, learning_rate=3e-3, clip_norm=1.0, ema_decay=0.99)
     config.transport.prediction = "data"
-    use(config, "coupling", "scaled", period=5)
+    use(config, "coupling", "extrapolated", period=5)
     config.training.update(log_every=20, checkpoint_every=200)
     config.evaluation.update(states=64, samples=64, geometry_states=400)
     config.evaluation.update(rollout_states=2, rollout_members=16, rollout_chunk=128, rollout_time=10.0)
@@ -101,7 +101,7 @@ def in_one_call(config: ConfigDict) -> None:
     physical = config.latent.kind == "physical"
     use(config, "transport", "score", members=4, spectral_weight=1.0)
     use(config, "network", "products", width=16, depth=2, hidden=64)  # its modes are those of the network before
-    use(config, "coupling", "scaled", mean="linear")  # as this network's noise is
+    use(config, "coupling", "extrapolated", mean="linear")  # this network is linear in its noise
     config.sampler.steps = config.evaluation.rollout_sampler_steps = 1
     config.evaluation.steps = (1,)
     if config.preset == "paper":

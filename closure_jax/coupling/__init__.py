@@ -4,9 +4,27 @@ from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.autoregressive import AR1
 from closure_jax.coupling.base import Coupling
 from closure_jax.coupling.draw import Draw, FixedSteps, NoClosure
-from closure_jax.coupling.rules import Fresh, Held, Scaled
+from closure_jax.coupling.rules import Extrapolated, Fresh, Held, Scaled
 
-__all__ = ["AR1", "COUPLINGS", "Coupled", "Coupling", "Draw", "FixedSteps", "Fresh", "Held", "NoClosure", "Scaled"]
+__all__ = [
+    "AR1",
+    "COUPLINGS",
+    "Coupled",
+    "Coupling",
+    "Draw",
+    "Extrapolated",
+    "FixedSteps",
+    "Fresh",
+    "Held",
+    "NoClosure",
+    "Scaled",
+]
 
-COUPLINGS: dict[str, type[Coupling]] = {"held": Held, "fresh": Fresh, "scaled": Scaled, "ar1": AR1}
+COUPLINGS: dict[str, type[Coupling]] = {
+    "held": Held,
+    "fresh": Fresh,
+    "scaled": Scaled,
+    "extrapolated": Extrapolated,
+    "ar1": AR1,
+}
 """Rules for the closure's noise in time, by the name that the configuration gives (`coupling.kind`)."""

@@ -1,4 +1,5 @@
-"""Rules whose draws are independent of each other: held as they are, taken afresh each step, or held with their noise scaled.
+"""Rules whose draws are independent of each other: held as they are, taken afresh each step, or held with their
+noise scaled, also extrapolated.
 
 The fields of a rule are the configuration. `autoregressive` has the rule for noise with a memory; docs/coupling.md derives both.
 """
@@ -7,6 +8,7 @@ import dataclasses
 from typing import ClassVar, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from closure_jax import random
@@ -139,6 +141,43 @@ class Scaled(_Independent):
         """See `Coupling`."""
         noise = draw_noise(draw, keys_of_step(keys, number), vorticity)
         return scaled_closure(draw, noise, vorticity, self.factor, self.mean), carry
+
+
+@dataclasses.dataclass(frozen=True)
+class Extrapolated(Scaled):
+    """The closure x of `Scaled`, extrapolated to the middle of the period: x + a (x - x'), x' that of the period before.
+
+    A draw that is held acts late by half a period on average; a = (period - 1) / (2 period) is what a line through x' and x
+    gains in that time, so that the error of holding is of second order. The noise of all draws together is that of `Scaled`, at
+    the same calls. The first period has no x' and holds x.
+    """
+
+    @property
+    def delay(self) -> float:
+        """How late a held draw is on average, in periods."""
+        return (self.period - 1) / (2 * self.period)
+
+    def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
+        """A closure before the first, and what it weighs: nothing.
+
+        Raises:
+          UserError: see `check_has_mean`.
+        """
+        super().begin(draw, keys, vorticity)
+        return jnp.zeros_like(vorticity), jnp.zeros(vorticity.shape[:2])
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`; the scaled closure is carried."""
+        closure, _ = super().closure(draw, (), keys, number, vorticity)
+        before, weight = carry
+        return closure + weight[..., None, None] * (closure - before), (closure, jnp.full_like(weight, self.delay))
 
 
 def check_period(period: int) -> None:
