@@ -19,5 +19,5 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     in_one_call(config)
     use(config, "program", "online", batch_size=8, steps=600, learning_rate=5e-4, leads=1, members=2, period=20)
     if preset == "tiny":
-        config.program.update(batch_size=4, steps=20)
+        config.program.update(batch_size=4, steps=20, period=10)
     return config
