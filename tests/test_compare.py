@@ -27,7 +27,16 @@ from closure_jax.pages.comparison import runs as comparison
 from closure_jax.pages.comparison import tables as comparison_tables
 
 STEPS = (1, 2, 5, 10, 50)
-FIGURES = {"pareto", "settings", "noise_spectra", "rollout", "energy_spectra", "latent_geometry", "data_efficiency"}
+FIGURES = {
+    "pareto",
+    "settings",
+    "noise_spectra",
+    "rollout",
+    "energy_spectra",
+    "latent_geometry",
+    "data_efficiency",
+    "holding",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +209,7 @@ def folders(tmp_path) -> list[Path]:
         write_run(runs / "fm_physical", "flow_matching", "physical"),
         write_run(runs / "dm_physical", "diffusion", "physical"),
         write_study(runs / "study", 0.5),
+        write_holding(runs / "holding"),
     ]
 
 
@@ -538,7 +548,7 @@ def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path):
 
     other = write_run(tmp_path / "known", "diffusion", "ga")
     compare.compare([run, other], tmp_path / "both")
-    assert {path.stem for path in (tmp_path / "both" / "figures").iterdir()} == FIGURES - {"data_efficiency"}
+    assert {path.stem for path in (tmp_path / "both" / "figures").iterdir()} == FIGURES - {"data_efficiency", "holding"}
     assert "are dashes for runs in which it is not known" in (tmp_path / "both" / "results.md").read_text()
 
 

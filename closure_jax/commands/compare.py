@@ -34,7 +34,8 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     _check_output(output, docs)
     found, studies = reading.read(directories)
     models = runs.gather(found)
-    claims = claims_lib.claims(models, studies)
+    shares = [study for study in studies if study.kind == "data_efficiency"]
+    claims = claims_lib.claims(models, shares) if models or shares else []  # studies of other questions have none
     pictures = content.draw(models, studies)
     sections, settings = content.sections(models, studies, pictures), content.every_setting(models)
     facts = {"models": len(models), "runs": len(found)}

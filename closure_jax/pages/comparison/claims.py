@@ -36,15 +36,12 @@ class Claim:
 
 
 def claims(models: Sequence[Model], studies: Sequence[Study] = ()) -> list[Claim]:
-    """The published claims in turn; none where there is nothing but studies of other questions.
+    """The published claims in turn.
 
     Args:
       models: gathered runs.
-      studies: those of kind data_efficiency have a claim.
+      studies: of kind data_efficiency.
     """
-    studies = [study for study in studies if study.kind == "data_efficiency"]
-    if not models and not studies:
-        return []
     found = [one_step(models), speed(models), cheaper_than_physical(models)]
     found += [distortion(models, latent) for latent in REGULARISED]
     found += [topology(models, latent) for latent in REGULARISED]
