@@ -74,7 +74,11 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, ["holding", "--config.coupling.period=5"], "expected neither :PRESET nor --config."),
         (study, ["holding", "--closures=cs_gb"], "'cs_gb' is no closure that ships"),
         (study, ["holding", "--closures=cs_ga,cs_ga"], "have experiment and seed in common"),
-        (study, ["holding", "--rules=fresh"], "--rules: 'fresh': expected some of held, scaled, extrapolated, ar1"),
+        (
+            study,
+            ["holding", "--rules=hold"],
+            "--rules: 'hold': expected some of held, fresh, scaled, extrapolated, ar1",
+        ),
         (study, ["holding", "--periods=1,7"], "--periods: '7': expected divisors of the 1000 solver steps"),
         (study, ["holding", "--states=9"], "--states=9: expected a whole number from 1 to 8"),
         (study, ["holding", "--members=1"], "--members=1: expected a whole number of at least 2"),

@@ -39,8 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--closures", default="cs_ga", help="names of those that ship, and folders of runs; default cs_ga"
     )
-    parser.add_argument("--rules", default="held,scaled,extrapolated", help="coupling rules that have a period")
-    parser.add_argument("--periods", default="1,5,20", help="solver steps for which a draw is held; default 1,5,20")
+    rules = "held,scaled,extrapolated"
+    parser.add_argument("--rules", default=rules, help=f"coupling rules, fresh the dearest; default {rules}")
+    parser.add_argument("--periods", default="5,20", help="solver steps for which a draw is held; default 5,20")
     parser.add_argument("--states", type=int, default=2, help="test states from which ensembles start; default 2")
     parser.add_argument("--members", type=int, default=64, help="members from each state; default 64")
     parser.add_argument("--time", type=int, default=10, help="whole time units; default 10")
@@ -61,11 +62,12 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     )
     devices.start()
     closures, experiment = _closures(options.closures.split(","))
+    periods = _periods(options.periods, experiment)
     planned = [
-        (closure, kind, _rule(kind, period, closure.draw))
+        (closure, kind, rule)
         for closure in closures
         for kind in options.rules.split(",")
-        for period in _periods(options.periods, experiment)
+        for rule in _rules(kind, periods, closure.draw)
     ]
     settings = _settings(options, experiment)
     data = experiment.data.path or experiment.simulation().file_name()
@@ -121,16 +123,18 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
         found.append(Closure(experiment.name, experiment.seed, where, draw))
     assert first is not None
     law = exact_law(first.problem)
-    return found + ([] if law is None else [Closure(ORACLE, 0, ORACLE, law)]), first
+    if law is not None and ORACLE not in [closure.name for closure in found]:
+        found.append(Closure(ORACLE, 0, ORACLE, law))
+    return found, first
 
 
-def _rule(kind: str, period: int, draw: Draw) -> Coupling:
-    """A rule of that period; a draw that is linear in its noise is scaled at one call."""
-    periodic = {name: fields for name, one in COUPLINGS.items() if "period" in (fields := _fields(one))}
-    check(kind in periodic, f"--rules: '{kind}': expected some of {', '.join(periodic)}")
-    linear = "mean" in periodic[kind] and getattr(draw, "linear_in_noise", False)
+def _rules(kind: str, periods: Sequence[int], draw: Draw) -> list[Coupling]:
+    """A rule of each period; of `fresh` the one that there is. A draw that is linear in its noise is scaled at one call."""
+    check(kind in COUPLINGS, f"--rules: '{kind}': expected some of {', '.join(COUPLINGS)}")
     rule: Any = COUPLINGS[kind]
-    return rule(period=period, **({"mean": "linear"} if linear else {}))
+    fields = _fields(rule)
+    linear = {"mean": "linear"} if "mean" in fields and getattr(draw, "linear_in_noise", False) else {}
+    return [rule(period=period, **linear) for period in periods] if "period" in fields else [rule(**linear)]
 
 
 def _fields(rule: Any) -> list[str]:
