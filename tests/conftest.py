@@ -40,6 +40,19 @@ def x64():
         yield
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are built and not rendered, which takes most of a page's time: for tests of what a page says."""
+
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def savefig(figure, file, **options) -> None:
+        Image.new("RGB", (30, 20)).save(file, "png")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
     """What XLA compiled for one test serves the next, and the processes that tests start: many make the same programs anew.

@@ -502,7 +502,7 @@ def with_nulls(tree):
 
 
 @pytest.mark.slow
-def test_what_a_run_does_not_have_is_a_dash(tmp_path):
+def test_what_a_run_does_not_have_is_a_dash(tmp_path, unrendered):
     new = write_run(tmp_path / "new", "flow_matching", "recon")
     little: dict = {"a_priori": None, "a_posteriori": {"time": [0.0, 1.0]}}
     for number, results in enumerate((with_nulls(make_results("ga", 0)), {}, little)):
@@ -528,7 +528,7 @@ def without_law(results: dict) -> dict:
 
 
 @pytest.mark.slow
-def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path):
+def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path, unrendered):
     """The best setting is then that of the least CRPS itself; figures that need a law or a rollout are left out."""
     results = without_law(make_results("ga", 0))
     del results["a_posteriori"]
@@ -576,7 +576,7 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_runs_say_of_themselves_is_escaped(tmp_path):
+def test_what_runs_say_of_themselves_is_escaped(tmp_path, unrendered):
     """A name that would open a tag, leave its cell or start another line."""
     run = write_run(tmp_path / "run", "flow_matching", "ga")
     fields, results = (json.loads((run / name).read_text()) for name in ("config.json", "results.json"))

@@ -289,7 +289,7 @@ LAW_MEASURES = ("over_floor", "excess_error", "spread_ratio", "noise_spectrum_er
 
 
 @pytest.mark.slow
-def test_where_nobody_knows_the_law_its_measures_are_dashes(tmp_path, coarse):
+def test_where_nobody_knows_the_law_its_measures_are_dashes(tmp_path, unrendered):
     """All figures are drawn, without what needs the law, and spread and CRPS are shown in their own unit; a measure that is null
     is as one that is absent."""
     arrays, results = make_arrays(16), make_results()
@@ -313,7 +313,7 @@ def test_where_nobody_knows_the_law_its_measures_are_dashes(tmp_path, coarse):
 
 
 @pytest.mark.slow
-def test_a_problem_without_a_solver_has_no_rollout_and_the_page_says_so(tmp_path, coarse):
+def test_a_problem_without_a_solver_has_no_rollout_and_the_page_says_so(tmp_path, unrendered):
     """Pictures of an earlier report are gone."""
     results = make_results()
     del results["a_posteriori"]
@@ -327,7 +327,7 @@ def test_a_problem_without_a_solver_has_no_rollout_and_the_page_says_so(tmp_path
     }
 
 
-def test_baselines_stand_beside_the_model_at_three_times(tmp_path, coarse):
+def test_baselines_stand_beside_the_model_at_three_times(tmp_path, unrendered):
     results = make_results()
     time = np.arange(21.0)
     scores = {"crps": (0.003 * time).tolist(), "finite_fraction": 0.75, "seconds_per_time_unit": 0.0625}
@@ -347,7 +347,7 @@ def test_baselines_stand_beside_the_model_at_three_times(tmp_path, coarse):
     assert rows["truth"][:4] == ["0.000400", "0.00400", "0.00800", "0.00224"]
 
 
-def test_calibration_is_a_table_by_steps_and_no_column_elsewhere(tmp_path, coarse):
+def test_calibration_is_a_table_by_steps_and_no_column_elsewhere(tmp_path, unrendered):
     """Measures that are lists or objects have no column; results of older versions have a sentence and no figure."""
     results = make_results()
     text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
@@ -389,7 +389,7 @@ def test_a_run_that_diverged_is_still_drawn(tmp_path, coarse):
 
 
 @pytest.mark.slow
-def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, coarse):
+def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, unrendered):
     arrays = make_arrays(16)
     del arrays["pdf_model"]
     text = write_report(write_run(tmp_path, arrays, make_results(), [])).read_text(encoding="utf-8")
@@ -401,7 +401,7 @@ def test_a_missing_array_leaves_out_its_figure_and_says_so(tmp_path, coarse):
 
 
 @pytest.mark.slow
-def test_without_the_topology_packages_the_page_says_what_to_install(tmp_path, coarse):
+def test_without_the_topology_packages_the_page_says_what_to_install(tmp_path, unrendered):
     arrays, results = make_arrays(16), make_results()
     results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology] for persistent homology"}
     text = write_report(write_run(tmp_path, arrays, results, make_metrics())).read_text(encoding="utf-8")
@@ -410,7 +410,7 @@ def test_without_the_topology_packages_the_page_says_what_to_install(tmp_path, c
     assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES - {"persistence_diagrams.png"}
 
 
-def test_latents_that_could_not_be_measured_say_why(tmp_path, coarse):
+def test_latents_that_could_not_be_measured_say_why(tmp_path, unrendered):
     results = make_results() | {"latent_geometry": {"missing": "latents of the closure are not finite"}}
     text = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
     assert "Left out: latents of the closure are not finite." in text and "latent_embedding" not in text
