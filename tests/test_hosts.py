@@ -28,9 +28,9 @@ SHORT = (
     " training.log_every=1 data.trajectories=4 data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
 )
 
-# Gradients of the losses, saved to sys.argv[2].
+# Gradients of the losses, and the losses of five steps along them, saved to sys.argv[2].
 GRADIENTS = """
-    import sys, jax, numpy as np, optax
+    import dataclasses, sys, jax, jax.numpy as jnp, numpy as np, optax
     from closure_jax import config, devices
     from closure_jax.latent.geometry_aware import GeometryAware
     from closure_jax.training import steps
@@ -58,19 +58,32 @@ GRADIENTS = """
         )
         for name, one in {"cs_ga": experiment, **others}.items()
     }
+    through = config.load(sys.argv[1].replace("cs_ga", "cs_ga_online") + ":tiny")
+    config.override(through, ["data.snapshot_every=10", "program.period=5"])
+    through = config.build(through)
+    rule = dataclasses.replace(through.coupling, period=5)
+    unit = {name: {"mean": jnp.zeros(()), "std": jnp.ones(())} for name in through.template()["scalings"]}
+    parts = {field: through.init_autoencoder(jax.random.key(0)) for field in ("vorticity", "closure")}
+    parts["network"] = through.init_network(jax.random.key(0))
+    cases["online"] = through.program.loss(through, rule, unit), parts, {"window": f32(8, 2, n, n)}
     found = {}
     for name, (loss, params, batch) in cases.items():
         # zero-initialised layers would hide their neighbours' gradients
         params = jax.tree.map(lambda leaf: leaf + 0.05 * np.cos(np.arange(leaf.size)).reshape(leaf.shape).astype("f"), params)
-        old = jax.device_get(params)
-        state = devices.replicate(TrainState.create(params, plain))
         step = devices.data_parallel(steps.make_train_step(loss, plain, 0.9))
         batch = devices.split({**batch, "position": np.arange(8)})
-        state, metrics = step(state, batch, jax.random.key(1))
-        new = jax.device_get(devices.unreplicate(state).params)
-        gradient = jax.tree.map(lambda a, b: a - b, old, new)
-        found |= {f"{name}{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
-        found[name + "_loss"] = devices.first(metrics["loss"])
+        losses = []
+        for number in range(5):
+            old = jax.device_get(params)
+            state = devices.replicate(TrainState.create(params, plain))
+            state, metrics = step(state, batch, jax.random.key(number))
+            gradient = jax.tree.map(np.subtract, old, jax.device_get(devices.unreplicate(state).params))
+            size = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+            params = jax.tree.map(lambda a, g: a - 0.1 / size * g, old, gradient)
+            losses.append(devices.first(metrics["loss"]))
+            if number == 0:
+                found |= {f"{name}{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
+        found["curve_" + name] = np.array(losses)
     if devices.is_main():
         np.savez(sys.argv[2], **found)
 """
@@ -161,9 +174,11 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
 
 
 def assert_equal_gradients(one, other):
-    """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves."""
+    """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves, and losses along it within 2e-3."""
     assert one.files == other.files
-    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga"):
+    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga", "online"):
+        np.testing.assert_allclose(other[f"curve_{section}"], one[f"curve_{section}"], rtol=2e-3, err_msg=section)
+        assert len(set(one[f"curve_{section}"])) == 5
         names = [name for name in one.files if name.startswith(section)]
         size = np.sqrt(sum(np.sum(one[name] ** 2) for name in names))
         difference = np.sqrt(sum(np.sum((one[name] - other[name]) ** 2) for name in names))
