@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jax
@@ -297,6 +298,21 @@ def test_a_slurm_step_starts_with_the_gpus_of_the_task(found, monkeypatch):
         options = found.pop()
         assert options["cluster_detection_method"] == "slurm" and options.get("local_device_ids") == own
         assert found == []
+
+
+def test_progress_is_lines_where_output_is_no_terminal(monkeypatch, capsys):
+    for seconds, shown in ((60.0, False), (0.01, True)):
+        monkeypatch.setattr(devices, "PROGRESS_SECONDS", seconds)
+        with devices.progress(8, "transport", "step", done=4) as bar:
+            for loss in (0.5, 0.25):
+                time.sleep(0.02)
+                bar.set_postfix(loss=loss, refresh=False)
+                bar.update(2)
+        output = capsys.readouterr()
+        assert output.err == "" and bool(output.out) == shown
+    first, *_, last = output.out.splitlines()
+    assert first.startswith("transport: 6 of 8 steps, 00:00 since the start, ") and first.endswith("left, loss=0.5")
+    assert last.startswith("transport: 8 of 8 steps, ") and "\r" not in output.out
 
 
 def test_a_batch_must_divide_over_the_devices_of_all_processes(monkeypatch):

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from tqdm import tqdm
 
 from closure_jax import devices
 from closure_jax.coupling.advance import Dynamics
@@ -67,7 +66,7 @@ def rollout(
     fields = _storage((units + 1, states * members, *grid), label, scratch)
     fields[0] = vorticity.reshape(states * members, *grid)
     frames, seconds, compiled = [vorticity[0, 0]], 0.0, None
-    bar = tqdm(total=len(starts) * units * frames_per_unit, desc=label, unit="frame", disable=None)
+    bar = devices.progress(len(starts) * units * frames_per_unit, label, "frame")
     for first in starts:
         now = slice(first, first + size)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + size)).reshape(group)

@@ -137,7 +137,7 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
         }
         file["time"] = times
         starts = range(0, total, chunk)
-        progress = tqdm(total=len(starts) * (burn_in + len(times)), desc="simulate", unit="snapshot", disable=None)
+        progress = devices.progress(len(starts) * (burn_in + len(times)), "simulate", "snapshot")
         for start in starts:
             indices = np.arange(start, min(start + chunk, total))
             is_test = indices >= trains

@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from closure_jax import random
+from closure_jax import devices, random
 from closure_jax.closure import StochasticClosure
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
@@ -66,12 +65,15 @@ def evaluate(
     shown = min(steps, key=lambda n: abs(n - model.steps))
     schedules = model.transport.schedules()
     schedule, *others = schedules
-    for count in tqdm(steps, desc="a priori", unit="setting", disable=None):
+    bar = devices.progress(len(steps), "a priori", "setting")
+    for count in steps:
         drawn = sampler.draw(count)
         spectra.append(metrics.deviation_spectrum(drawn))
         by_steps[str(count)] = judge(drawn, truth, known, measures) | sampler.milliseconds(count)
         if count == shown:
             arrays |= {"a_priori_steps": np.array(count)} | _examples(times, vorticity, truth, law, drawn)
+        bar.update()
+    bar.close()
     by_schedule = {}
     for other in others:
         spaced = Sampler(model.replace(transport=schedules[other]), seed, vorticity, samples, max(steps))

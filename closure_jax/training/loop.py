@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from closure_jax import devices
 from closure_jax.errors import UserError
@@ -92,8 +91,7 @@ def _train(
     log = work.metrics(phase.name, start)
     waiting: list[dict[str, jax.Array]] = []
     logged_at, clock = start, time.perf_counter()
-    quiet = None if devices.is_main() else True
-    bar = tqdm(total=phase.steps, initial=start, desc=phase.name, unit="step", disable=quiet, mininterval=1.0)
+    bar = devices.progress(phase.steps, phase.name, "step", done=start)
     try:
         for step in range(start, phase.steps):
             state, metrics = step_fn(state, devices.split(phase.batch_at(step)), phase.key)
@@ -113,8 +111,8 @@ def _train(
                 values |= phase.validate(host.ema)
                 checkpoints.save(done, _as_dict(host))
             log.write(done, values)
+            bar.set_postfix(loss=f"{values['loss']:.3e}", refresh=False)
             bar.update(done - logged_at)
-            bar.set_postfix(loss=f"{values['loss']:.3e}")
             waiting, logged_at, clock = [], done, time.perf_counter()
     finally:
         bar.close()

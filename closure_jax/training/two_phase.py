@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from tqdm import tqdm
 
 from closure_jax import devices, random
 from closure_jax.closure import apply, bind
@@ -150,7 +149,7 @@ def _pairs(
         field = bind(experiment.network, params, condition)
         return jnp.stack([noise["source"], transport.sample(field, noise, condition, transport.rectify_steps)], axis=1)
 
-    with tqdm(total=len(condition), desc=f"pairs {number} ({split})", unit="field", disable=None) as bar:
+    with devices.progress(len(condition), f"pairs {number} ({split})", "field") as bar:
 
         def block(rows: np.ndarray) -> np.ndarray:
             made = np.asarray(draw(params, rows, condition[rows]))
