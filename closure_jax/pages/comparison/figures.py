@@ -20,8 +20,8 @@ CAPTIONS = {
         exact law (right), against the time of one sample; a curve runs over the numbers of sampler steps, from few (left)
         to many. Lower left is better; the ring marks the setting with the least CRPS. A triangle at the top stands for a
         point beyond it, which has too few steps to follow its process.""",
-    "settings": """Error over the floor and spread over the exact one against the number of sampler steps; 1 is perfect
-        for both; a triangle at the top stands for a point beyond it. Stars are published figures in the colours of the
+    "settings": """Error over the floor, spread and CRPS over the exact ones against the number of sampler steps; 1 is perfect
+        for all; a triangle at the top stands for a point beyond it. Stars are published figures in the colours of the
         processes: the root of the MSE over its floor, and the sample deviation over the exact one.""",
     "noise_spectra": """Variance of the samples about their mean by shell of wavenumber, over the exact one, at each
         model's best number of steps; shells with less than a thousandth of the strongest one are left out. A triangle at
@@ -62,16 +62,18 @@ def pareto(models: Sequence[Model]) -> Figure:
 
 @style.small_png
 def settings(models: Sequence[Model]) -> Figure:
-    """Error over the floor and spread ratio against sampler steps, with the published ones."""
-    figure, (panels,) = drawing.panels(1, 2, style.size_beside_legend(len(models) + 2))
+    """Error over the floor, spread ratio and CRPS ratio against sampler steps, with the published ones."""
+    figure, (panels,) = drawing.panels(1, 3, style.size_beside_legend(len(models) + 2))
     styles, x = style.model_styles(models), "sampler steps"
     drawing.label(panels[0], x, "error / floor", "error of the mean of samples", "log")
     drawing.label(panels[1], x, "ratio to the exact one", "spread of the samples", "log")
-    for axes, measure in zip(panels, ("over_floor", "spread_ratio"), strict=True):
+    drawing.label(panels[2], x, "ratio to the exact law", "CRPS", "log")
+    for axes, measure in zip(panels, ("over_floor", "spread_ratio", "crps_ratio"), strict=True):
         for model in models:
             drawing.plot(axes, model.steps, _step_values(model, measure), label=model.name, **styles[model.name])
     _published_stars(panels, {model.process for model in models})
     style.cap(panels[0], 1.3, floor=1.0)
+    style.cap(panels[2], 1.3, floor=1.0)
     panels[1].set_ylim(0, min(1.5, max(1.2, panels[1].get_ylim()[1])))
     drawing.mark_outside(panels[1])
     counts = sorted({steps for model in models for steps in model.steps})
