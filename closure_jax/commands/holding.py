@@ -94,7 +94,7 @@ def _run(
         return
     true = a_posteriori.reference(experiment.problem, train.data_of(experiment), 0, settings, scratch)
     for closure, kind, rule in planned:
-        label = f"{closure.name} {kind} {rule.period}"
+        label = f"{closure.where} {kind} {rule.period}"
         print(f"study: {label}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
         run = true.closed(closure.draw, fitted, random.stream(0, "model_ensemble"), label)
