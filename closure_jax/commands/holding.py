@@ -5,13 +5,18 @@ Closures that are trained already run in the solver; nothing is trained.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from closure_jax import devices, pretrained, random
+from closure_jax.closure import StochasticClosure
 from closure_jax.commands import compare, train
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
@@ -26,11 +31,19 @@ ORACLE = "oracle"
 
 @dataclasses.dataclass(frozen=True)
 class Closure:
-    """One of those compared: the name of its experiment, its seed, where it was found, and what is drawn from."""
+    """One of those compared.
+
+    Attributes:
+      name, seed: of its experiment.
+      where: it was found.
+      digest: of its numbers; a run that is trained anew is another closure.
+      draw: what is drawn from.
+    """
 
     name: str
     seed: int
     where: str
+    digest: str
     draw: Draw
 
 
@@ -94,10 +107,9 @@ def _run(
         return
     true = a_posteriori.reference(experiment.problem, train.data_of(experiment), 0, settings, scratch)
     for closure, kind, rule in planned:
-        label = f"{closure.where} {kind} {rule.period}"
-        print(f"study: {label}", flush=True)
+        print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
-        run = true.closed(closure.draw, fitted, random.stream(0, "model_ensemble"), label)
+        run = true.closed(closure.draw, fitted, random.stream(0, "model_ensemble"), "closed ensemble")
         yield _facts(closure, kind, rule) | true.facts() | true.judge(run)
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -120,12 +132,19 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
                 (other.name, other.seed) != (experiment.name, experiment.seed),
                 f"--closures: '{other.where}' and '{where}' have experiment and seed in common, expected one of them",
             )
-        found.append(Closure(experiment.name, experiment.seed, where, draw))
+        found.append(Closure(experiment.name, experiment.seed, where, _digest(model), draw))
     assert first is not None
     law = exact_law(first.problem)
     if law is not None and ORACLE not in [closure.name for closure in found]:
-        found.append(Closure(ORACLE, 0, ORACLE, law))
+        found.append(Closure(ORACLE, 0, ORACLE, "", law))
     return found, first
+
+
+def _digest(model: StochasticClosure) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _rules(kind: str, periods: Sequence[int], draw: Draw) -> list[Coupling]:
@@ -180,8 +199,9 @@ def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(closure: Closure, kind: str, rule: Coupling) -> dict[str, Any]:
     """What a point is of."""
-    return {"closure": closure.name, "seed": closure.seed, "where": closure.where, "rule": kind, "period": rule.period}
+    of_closure = {"closure": closure.name, "seed": closure.seed, "where": closure.where, "digest": closure.digest}
+    return of_closure | {"rule": kind, "period": rule.period}
 
 
 def _identity(point: dict[str, Any]) -> tuple:
-    return tuple(point[name] for name in ("closure", "seed", "where", "rule", "period"))
+    return tuple(point.get(name) for name in ("closure", "seed", "digest", "rule", "period"))
