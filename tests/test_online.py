@@ -23,7 +23,15 @@ def experiment_of(name: str, *overrides: str) -> config.Experiment:
     if c.program.kind != "online":
         config.use(c, "program", "online", batch_size=BATCH)
     config.override(
-        c, ["data.snapshot_every=10", "program.period=0", "program.leads=2", "program.members=3", *overrides]
+        c,
+        [
+            "data.snapshot_every=10",
+            "coupling.period=5",
+            "program.period=0",
+            "program.leads=2",
+            "program.members=3",
+            *overrides,
+        ],
     )
     return config.build(c)
 
