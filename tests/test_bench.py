@@ -216,7 +216,7 @@ FOUR_DEVICES = """
         )
     print(worst)
     assert max(worst.values()) < 1e-3
-    sys.exit(bench.main(["--devices=4", "--only=network_latent_published,rollout_gradient", "--repeats=1", "--output=four.json"]))
+    sys.exit(bench.main(["--devices=4", "--only=network_latent_published,encode_compact", "--repeats=1", "--output=four.json"]))
 """
 
 

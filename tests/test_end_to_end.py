@@ -133,6 +133,7 @@ def test_a_study_holds_a_finished_closure_by_each_rule(finished, data, tmp_path,
     folder = tmp_path / "study"
     options = [
         f"--closures={finished[0]}",
+        "--rules=held,scaled",
         "--periods=5,20",
         "--states=1",
         "--members=3",
