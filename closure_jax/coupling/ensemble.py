@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -53,6 +54,19 @@ def rollout(
     Raises:
       UserError: a time unit is not a whole number of the dynamics' periods.
     """
+    (run,) = rollouts(dynamics, vorticity, {label: key}, units, chunk, scratch)
+    return run
+
+
+def rollouts(
+    dynamics: Dynamics,
+    vorticity: Float[np.ndarray, "state member n n"],
+    keys: Mapping[str, Key[Array, ""]],
+    units: int,
+    chunk: int = 128,
+    scratch: pathlib.Path | None = None,
+) -> list[Rollout]:
+    """Ensembles that differ by their keys, given by label, from one program; see `rollout`."""
     states, members, *grid = vorticity.shape
     frames_per_unit, segment = _segments(dynamics)
     size, starts = (states * members, [0]) if dynamics.crosses_members else _chunks(states * members, chunk)
@@ -63,30 +77,35 @@ def rollout(
         lambda keys, state, number: dynamics.advance(keys, state, number, segment), parts, (0, 0, None), donate=1
     )
     look = devices.map_members(dynamics.vorticity, parts)
-    fields = _storage((units + 1, states * members, *grid), label, scratch)
-    fields[0] = vorticity.reshape(states * members, *grid)
-    frames, seconds, compiled = [vorticity[0, 0]], 0.0, None
-    bar = devices.progress(len(starts) * units * frames_per_unit, label, "frame")
-    for first in starts:
-        now = slice(first, first + size)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, first + size)).reshape(group)
-        keys, initial = devices.split_members((keys, jnp.asarray(fields[0, now]).reshape(*group, *grid)), parts)
-        if compiled is None:  # from a state of its own: what is donated may be gone after lowering
-            compiled = run.lower(keys, begin(keys, initial), 0).compile()
-        state = begin(keys, initial)
-        start = time.perf_counter()
-        for index in range(units * frames_per_unit):
-            state = compiled(keys, state, index * segment)
-            if (index + 1) % frames_per_unit == 0:
-                unit = (index + 1) // frames_per_unit
-                fields[unit, now] = devices.join_members(look(state)).reshape(size, *grid)
-            if first == 0:
-                frames.append(_first_member(dynamics, state))
-            bar.update()
-        jax.block_until_ready(state)
-        seconds += time.perf_counter() - start
-    bar.close()
-    return Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(frames), seconds)
+    runs, compiled = [], None
+    for label, key in keys.items():
+        fields = _storage((units + 1, states * members, *grid), label, scratch)
+        fields[0] = vorticity.reshape(states * members, *grid)
+        frames, seconds = [vorticity[0, 0]], 0.0
+        bar = devices.progress(len(starts) * units * frames_per_unit, label, "frame")
+        for first in starts:
+            now = slice(first, first + size)
+            each = jax.vmap(lambda i, key=key: jax.random.fold_in(key, i))(jnp.arange(first, first + size))
+            each, initial = devices.split_members(
+                (each.reshape(group), jnp.asarray(fields[0, now]).reshape(*group, *grid)), parts
+            )
+            if compiled is None:  # from a state of its own: what is donated may be gone after lowering
+                compiled = run.lower(each, begin(each, initial), 0).compile()
+            state = begin(each, initial)
+            start = time.perf_counter()
+            for index in range(units * frames_per_unit):
+                state = compiled(each, state, index * segment)
+                if (index + 1) % frames_per_unit == 0:
+                    unit = (index + 1) // frames_per_unit
+                    fields[unit, now] = devices.join_members(look(state)).reshape(size, *grid)
+                if first == 0:
+                    frames.append(_first_member(dynamics, state))
+                bar.update()
+            jax.block_until_ready(state)
+            seconds += time.perf_counter() - start
+        bar.close()
+        runs.append(Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(frames), seconds))
+    return runs
 
 
 def _segments(dynamics: Dynamics) -> tuple[int, int]:

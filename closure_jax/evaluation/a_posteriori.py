@@ -77,7 +77,8 @@ class Reference:
         if not is_random(draw, self.initial.shape[-1]):
             coupling, members = Fresh(), 1
         dynamics = Coupled(solver.step, solver.dt, draw, coupling)
-        return _run(dynamics, self.initial, members, key, self.settings, label, self.scratch)
+        (run,) = _run(dynamics, self.initial, members, {label: key}, self.settings, self.scratch)
+        return run
 
     def judge(self, run: Rollout, measures: Mapping[str, RolloutMeasure] = MappingProxyType({})) -> dict[str, Any]:
         """Measures by time of one ensemble; a single member stands for an ensemble of members that agree."""
@@ -120,18 +121,11 @@ def reference(
     initial = dataset.vorticity["test"][: settings.states, column]
     interval = float(dataset.time[1] - dataset.time[0])
     windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
-    truth, second = (
-        _run(
-            true_system,
-            initial,
-            settings.members,
-            random.stream(seed, f"{name}_ensemble"),
-            settings,
-            f"{name.replace('_', ' ')} ensemble",
-            scratch,
-        )
+    keys = {
+        f"{name.replace('_', ' ')} ensemble": random.stream(seed, f"{name}_ensemble")
         for name in ("true", "second_true")
-    )
+    }
+    truth, second = _run(true_system, initial, settings.members, keys, settings, scratch)
     return Reference(problem, initial, windows, settings, float(dataset.time[column]), truth, second, scratch)
 
 
@@ -139,13 +133,12 @@ def _run(
     dynamics: Dynamics,
     initial: np.ndarray,
     members: int,
-    key: Key[Array, ""],
+    keys: Mapping[str, Key[Array, ""]],
     settings: Settings,
-    label: str,
     scratch: pathlib.Path | None,
-) -> Rollout:
+) -> list[Rollout]:
     start = np.repeat(initial[:, None], members, axis=1)
-    return ensemble.rollout(dynamics, start, key, settings.units, label, settings.chunk, scratch)
+    return ensemble.rollouts(dynamics, start, keys, settings.units, settings.chunk, scratch)
 
 
 def evaluate(
