@@ -216,7 +216,7 @@ FOUR_DEVICES = """
         )
     print(worst)
     assert max(worst.values()) < 1e-3
-    sys.exit(bench.main(["--devices=4", "--only=network_latent_published,encode_compact", "--repeats=1", "--output=four.json"]))
+    sys.exit(bench.main(["--devices=4", "--only=encode_compact", "--repeats=1", "--output=four.json"]))
 """
 
 
@@ -224,7 +224,8 @@ FOUR_DEVICES = """
 def test_rows_on_four_devices_compute_what_they_do_on_one():
     command = [sys.executable, "-c", textwrap.dedent(FOUR_DEVICES)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    environment.pop("XLA_FLAGS", None)
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    environment["XLA_FLAGS"] = " ".join(flag for flag in flags if "device_count" not in flag)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(row["devices"] == 4 and 0 < row["seconds"] < 100 for row in json.loads(Path("four.json").read_text()))

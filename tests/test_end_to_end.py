@@ -209,35 +209,25 @@ def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
     np.testing.assert_allclose(closure(key, vorticity[:2]), sample[:2], rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("phase, step", [("autoencoder_closure", 20), ("transport", 20)])
-def test_a_killed_run_continues_and_equals_an_unbroken_one(finished, data, tmp_path, phase, step):
-    workdir = tmp_path / "killed"
-    if phase.startswith("autoencoder"):  # what the first run left is not to be taken
-        shutil.rmtree(data / "autoencoders")
-    process = subprocess.Popen(
-        command(workdir), env=environment(data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
-    while not (workdir / "checkpoints" / phase / str(step)).is_dir():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (workdir / "results.json").exists()
+def test_a_run_that_is_killed_twice_continues_and_equals_an_unbroken_one(finished, data, tmp_path):
+    workdir, said = tmp_path / "killed", tmp_path / "said"
+    shutil.rmtree(data / "autoencoders")  # what the first run left is not to be taken
 
-    # once to its end; the other time until nothing is left to train
-    said, continued = (
-        "",
-        subprocess.Popen(
-            command(workdir, FEW), env=environment(data, PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True
-        ),
-    )
-    for line in continued.stdout:
-        said += line
-        if phase.startswith("autoencoder") and line.startswith("evaluation"):
-            continued.kill()
-    assert continued.wait() == (-signal.SIGKILL if phase.startswith("autoencoder") else 0), said
-    assert f"{phase}: continues at step" in said
+    def start() -> subprocess.Popen:
+        more = environment(data, PYTHONUNBUFFERED="1")
+        return subprocess.Popen(command(workdir, FEW), env=more, stdout=said.open("w"), stderr=subprocess.DEVNULL)
+
+    for before, phase in ((None, "autoencoder_closure"), ("autoencoder_closure", "transport")):
+        process, deadline = start(), time.monotonic() + 300
+        while not (workdir / "checkpoints" / phase / "20").is_dir():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert before is None or f"{before}: continues at step" in said.read_text()
+        assert not (workdir / "results.json").exists()
+    assert start().wait() == 0
+    assert "transport: continues at step" in said.read_text()
     assert losses(workdir) == losses(finished[0])
 
 

@@ -25,8 +25,9 @@ from closure_jax.workdir import WorkDir
 
 EXPERIMENT = REPOSITORY / "experiments" / "cs_ga.py"
 SHORT = (
-    "autoencoder.steps=10 transport.steps=10 transport.learning_rate=1e-3 training.checkpoint_every=5"
-    " training.log_every=1 data.trajectories=4 data.test_trajectories=2 data.end=2.0 data.burn_in=1.0 evaluation.rollout_states=1"
+    "autoencoder.steps=10 autoencoder.learning_rate=1e-3 transport.steps=10 transport.learning_rate=1e-3"
+    " training.checkpoint_every=5 training.log_every=1 evaluation.rollout_states=1 data.trajectories=4"
+    " data.test_trajectories=2 data.end=2.0 data.burn_in=1.0"
 )
 
 # Gradients of the losses, and the losses of five steps along them, saved to sys.argv[2].
@@ -123,7 +124,7 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices_each}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices_each}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
         "CLOSURE_JAX_DATA": str(folder / "data"),

@@ -59,7 +59,7 @@ def whole() -> ensemble.Rollout:
 def test_four_devices_give_the_members_and_trajectories_of_one(whole, tmp_path):
     file = tmp_path / "four.npz"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
     }
