@@ -34,7 +34,7 @@ class Closure:
     """One of those compared.
 
     Attributes:
-      name, seed: of its experiment.
+      name, seed: of its experiment; of its ensembles too, so that seeds differ by their noise as well.
       where: it was found.
       digest: of its numbers; a run that is trained anew is another closure.
       draw: what is drawn from.
@@ -109,7 +109,7 @@ def _run(
     for closure, kind, rule in planned:
         print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
-        run = true.closed(closure.draw, fitted, random.stream(0, "model_ensemble"), "closed ensemble")
+        run = true.closed(closure.draw, fitted, random.stream(closure.seed, "model_ensemble"), "closed ensemble")
         yield _facts(closure, kind, rule) | true.facts() | true.judge(run)
     shutil.rmtree(scratch, ignore_errors=True)
 
