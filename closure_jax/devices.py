@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from closure_jax import interrupts
 from closure_jax.errors import UserError
 
 AXIS = "devices"
@@ -51,7 +52,7 @@ def start() -> None:
         return
     # Without it a CPU knows the other processes but can't exchange arrays with them.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would catch SIGTERM for programs that ask about it; this one ends, and the same command continues.
+    # It would catch SIGTERM, as `interrupts` does.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**options)
@@ -195,8 +196,18 @@ def on_main(work: Callable[[], Result]) -> Result:
         return result
     word = json.loads(_client().blocking_key_value_get(turn, _PATIENCE))
     if "failed" in word:
+        interrupts.check()
         raise UserError("process 0 has ended: expected it to go on; its message says why")
     return word["result"]
+
+
+def asked_to_stop() -> bool:
+    """Whether a process of the job was asked to end: the same answer on each, in a place where all come in the same order."""
+    if _inside or jax.process_count() == 1:
+        return interrupts.asked() is not None
+    if interrupts.asked() and not is_main():
+        _client().key_value_set("closure_jax/stop/asked", "", allow_overwrite=True)
+    return on_main(lambda: interrupts.asked() is not None or bool(_client().key_value_dir_get("closure_jax/stop")))
 
 
 def main_first(work: Callable[[], Result]) -> Result:

@@ -209,23 +209,28 @@ def test_the_trained_closure_is_pure_jittable_and_differentiable(finished):
     np.testing.assert_allclose(closure(key, vorticity[:2]), sample[:2], rtol=2e-4, atol=1e-5)
 
 
-def test_a_run_that_is_killed_twice_continues_and_equals_an_unbroken_one(finished, data, tmp_path):
+def test_a_run_that_is_killed_and_then_asked_to_end_continues_and_equals_an_unbroken_one(finished, data, tmp_path):
     workdir, said = tmp_path / "killed", tmp_path / "said"
     shutil.rmtree(data / "autoencoders")  # what the first run left is not to be taken
 
     def start() -> subprocess.Popen:
         more = environment(data, PYTHONUNBUFFERED="1")
-        return subprocess.Popen(command(workdir, FEW), env=more, stdout=said.open("w"), stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command(workdir, FEW), env=more, stdout=said.open("w"), stderr=subprocess.STDOUT)
 
-    for before, phase in ((None, "autoencoder_closure"), ("autoencoder_closure", "transport")):
+    kill, ask = (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)
+    for before, phase, (number, status) in (
+        (None, "autoencoder_closure", kill),
+        ("autoencoder_closure", "transport", ask),
+    ):
         process, deadline = start(), time.monotonic() + 300
         while not (workdir / "checkpoints" / phase / "20").is_dir():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        assert process.wait() == status
         assert before is None or f"{before}: continues at step" in said.read_text()
         assert not (workdir / "results.json").exists()
+    assert "stopped; the same command continues" in said.read_text()
     assert start().wait() == 0
     assert "transport: continues at step" in said.read_text()
     assert losses(workdir) == losses(finished[0])

@@ -94,6 +94,7 @@ GRADIENTS = """
 # by a note of who evaluates, and then a failure of process 0.
 JOB = """
     import os, pathlib
+    from closure_jax import interrupts
     from closure_jax.commands import train
     from closure_jax.errors import UserError
 
@@ -113,6 +114,15 @@ JOB = """
     except UserError as error:
         told = str(error)
     (folder / f"process{jax.process_index()}").write_text(f"{status}\\n{told}")
+
+    with interrupts.listening():
+        before = devices.asked_to_stop()
+        devices.barrier()
+        if jax.process_index() == jax.process_count() - 1:
+            os.kill(os.getpid(), 15)
+        devices.asked_to_stop()
+        devices.barrier()
+        (folder / f"asked{jax.process_index()}").write_text(f"{before} {devices.asked_to_stop()}")
 """
 
 
@@ -193,6 +203,14 @@ def test_many_devices_have_the_gradients_of_one_and_train_along_its_curves(jobs)
         assert_equal_gradients(*(np.load(jobs[name] / "gradients.npz") for name in ("one", layout)))
         for phase in ("autoencoder_vorticity", "autoencoder_closure", "transport"):
             assert_equal_curves(WorkDir(jobs["one"] / "run"), WorkDir(jobs[layout] / "run"), phase)
+
+
+@pytest.mark.slow
+def test_all_processes_stop_where_one_of_them_is_asked_to(jobs):
+    for name, processes in (("one", 1), ("four", 1), ("two", 2)):
+        assert [(jobs[name] / f"asked{number}").read_text() for number in range(processes)] == [
+            "False True"
+        ] * processes
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ PACKAGE = REPOSITORY / "closure_jax"
 
 LAYERS = (
     ("commands",),
-    ("pages", "bench"),
+    ("bench",),
+    ("pages",),
     ("evaluation",),
     ("training",),
     ("pretrained",),
@@ -25,7 +26,7 @@ LAYERS = (
     ("closure",),
     ("physics", "models", "transport", "latent"),
     ("devices",),
-    ("files", "random", "errors", "tables"),
+    ("files", "interrupts", "random", "errors"),
 )
 """Rooms from the top of the house to its ground; a room imports from layers below its own, and from itself."""
 

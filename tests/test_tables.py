@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from closure_jax import tables
-from closure_jax.tables import Table
+from closure_jax.pages import tables
+from closure_jax.pages.tables import Table
 
 HOSTILE = "<script>alert(1)</script> | `x`\n| y"
 

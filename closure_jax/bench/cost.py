@@ -16,8 +16,8 @@ from closure_jax import devices
 from closure_jax.bench import roofline
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Dynamics
+from closure_jax.pages.tables import Table
 from closure_jax.problems.base import System
-from closure_jax.tables import Table
 from closure_jax.training import steps
 
 # Shares of the matrix rate that programs reach: on two CPU cores of 195 GFLOP/s, phases of `fm_ga:small` then agree with their

@@ -10,7 +10,7 @@ from closure_jax.bench import roofline
 from closure_jax.bench import rows as rows_lib
 from closure_jax.bench.measure import device_name
 from closure_jax.errors import UserError
-from closure_jax.tables import Table
+from closure_jax.pages.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _command(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `./launch.sh bench`; returns the exit status."""
-    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments), stopped="stopped")
+    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

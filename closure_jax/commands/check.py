@@ -35,7 +35,7 @@ def _command(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `./launch.sh check`; returns the exit status, 1 where a check failed."""
-    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments), stopped="stopped")
+    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

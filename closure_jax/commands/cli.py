@@ -1,11 +1,13 @@
 """What all commands share: a parser that raises the user's mistakes, and their one line and exit status."""
 
 import argparse
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from closure_jax import interrupts
 from closure_jax.errors import UserError
 
 
@@ -20,17 +22,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the options")
 
 
-def run(command: Callable[[], int | None], stopped: str = "stopped; the same command continues") -> int:
+def run(command: Callable[[], int | None], continues: bool = False) -> int:
     """Runs a command and returns its exit status.
 
     Args:
       command: what to run; it may return an exit status of its own.
-      stopped: what to say when the user interrupts it.
+      continues: started again, it goes on where it was; asked to end, it may come to such a place first, see `interrupts`.
     Returns:
-      what the command returned, or 0; 2 after a mistake of the user's, which is told in one line on stderr; 130 when interrupted.
+      what the command returned, or 0; 2 after a mistake of the user's, which is told in one line on stderr; 130 after SIGINT, 143
+      after SIGTERM.
     """
+    stopped = "stopped; the same command continues" if continues else "stopped"
     try:
-        return command() or 0
+        with interrupts.listening() if continues else contextlib.nullcontext():
+            return command() or 0
     except UserError as error:
         return refuse(str(error))
     except OSError as error:
@@ -40,6 +45,9 @@ def run(command: Callable[[], int | None], stopped: str = "stopped; the same com
         )
     except MemoryError:
         return refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
+    except interrupts.Stopped as end:
+        print("closure_jax: " + "; ".join(filter(None, (str(end), stopped))), file=sys.stderr)
+        return 128 + end.number
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130

@@ -10,7 +10,7 @@ from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.comparison import claims as claims_lib
 from closure_jax.pages.comparison import content, reading, runs, tables
-from closure_jax.tables import Table, markdown_text
+from closure_jax.pages.tables import Table, markdown_text
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         compare(options.directories, options.output, options.docs)
 
-    return cli.run(command, stopped="stopped")
+    return cli.run(command)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Many runs one after the other, each a process of its own: what sweeps and studies are made of."""
 
+import contextlib
 import dataclasses
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from closure_jax import config as config_lib
+from closure_jax import interrupts
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -47,10 +50,20 @@ class Run:
         return not evaluate.is_stale(config_lib.build(self.config()), WorkDir(self.folder))
 
     def start(self) -> int:
-        """Runs it, with its output passed through: the exit status."""
+        """Runs it, with its output passed through: the exit status. Asked to end, it asks the run and waits for its end."""
         command = [sys.executable, "-P", "-m", "closure_jax", f"--config={self.file}:{self.preset}"]
         command += [f"--workdir={self.folder}", *(f"--config.{text}" for text in self.overrides)]
-        return subprocess.run(command, check=False).returncode
+        with subprocess.Popen(command) as process:
+            try:
+                while True:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        return process.wait(0.2)
+                    if interrupts.asked() == signal.SIGTERM:  # SIGINT comes from a terminal, to the run as well
+                        process.terminate()
+                        return process.wait()
+            except BaseException:
+                process.terminate()
+                raise
 
 
 def default_preset() -> str:
@@ -67,7 +80,7 @@ def run_all(runs: Sequence[Run], label: str) -> list[Run]:
 
     Raises:
       UserError: a run is impossible.
-      KeyboardInterrupt: the user stopped a run; the same command continues.
+      Stopped: a run was asked to end; the same command continues.
     """
     for run in runs:
         run.check()
@@ -81,8 +94,8 @@ def run_all(runs: Sequence[Run], label: str) -> list[Run]:
         print(f"{name}", flush=True)
         start = time.perf_counter()
         status = run.start()
-        if status == 130:
-            raise KeyboardInterrupt
+        if status - 128 in interrupts.SIGNALS:
+            raise interrupts.Stopped(number=status - 128)
         if status == 0:
             done.append(run)
         minutes, seconds = divmod(round(time.perf_counter() - start), 60)

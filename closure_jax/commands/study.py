@@ -48,7 +48,7 @@ def _command(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `./launch.sh study`; returns the exit status."""
-    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments))
+    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments), continues=True)
 
 
 if __name__ == "__main__":

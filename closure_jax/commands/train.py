@@ -189,7 +189,7 @@ def judge(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m closure_jax`; returns the exit status."""
-    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments))
+    return cli.run(lambda: _command(sys.argv[1:] if arguments is None else arguments), continues=True)
 
 
 def _command(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from closure_jax import devices
+from closure_jax import devices, interrupts
 from closure_jax.coupling.advance import Dynamics
 from closure_jax.errors import check
 
@@ -101,6 +101,7 @@ def rollouts(
                 if first == 0:
                     frames.append(_first_member(dynamics, state))
                 bar.update()
+                interrupts.check()
             jax.block_until_ready(state)
             seconds += time.perf_counter() - start
         bar.close()

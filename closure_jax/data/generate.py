@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import closure_jax
-from closure_jax import devices, files
+from closure_jax import devices, files, interrupts
 from closure_jax.data import dataset, simulate
 from closure_jax.errors import UserError
 from closure_jax.problems.base import Problem, System, class_name
@@ -175,6 +175,7 @@ def _simulate(
     pairs = simulate.snapshots(simulation.system(), keys, simulation.every, count)
     for number, pair in enumerate(pairs):
         progress.update()
+        interrupts.check()
         if number < burn_in:
             continue
         waiting.append(pair)

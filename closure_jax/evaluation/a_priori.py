@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from closure_jax import devices, random
+from closure_jax import devices, interrupts, random
 from closure_jax.closure import StochasticClosure
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
@@ -170,6 +170,7 @@ class Sampler:
         """(states, count, n, n); sample j of state i draws from part (i, j) of the stream `samples`. A state is encoded once."""
         total, parts = self._shape[0] * self._count, []
         for start in range(0, total, self._size):
+            interrupts.check()
             first = min(start, total - self._size)
             parts.append(np.asarray(self._block(self._model, self._conditions, first, steps))[start - first :])
         return np.concatenate(parts).reshape(self._shape[0], self._count, *self._shape[1:])

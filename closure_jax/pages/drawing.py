@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from closure_jax.tables import superscript
+from closure_jax.pages.tables import superscript
 
 WIDTH = 11.0
 """Inches; at 100 pixels an inch the width of the page, so that font sizes are those of the page's text."""

@@ -14,7 +14,7 @@ import jinja2
 from PIL import Image
 
 from closure_jax.pages import drawing
-from closure_jax.tables import Table, markdown_text, value_text
+from closure_jax.pages.tables import Table, markdown_text, value_text
 
 
 @dataclasses.dataclass(frozen=True)

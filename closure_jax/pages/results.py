@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from closure_jax.tables import value_text
+from closure_jax.pages.tables import value_text
 
 RENAMED = {
     "problem.dt": "flow.dt",

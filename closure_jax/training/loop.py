@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from closure_jax import devices
+from closure_jax import devices, interrupts
 from closure_jax.errors import UserError
 from closure_jax.training.state import TrainState
 
@@ -53,6 +53,7 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
 
     Raises:
       UserError: the loss is not finite; names the step, and the last good checkpoint stays.
+      Stopped: some process was asked to end; there is a checkpoint at the line of metrics.jsonl that came next.
     """
     checkpoints = work.checkpoints(phase.name)
     try:
@@ -100,19 +101,23 @@ def _train(
             saves = done % checkpoint_every == 0 or done == phase.steps
             if done % log_every and not saves:
                 continue
+            stops = devices.asked_to_stop()
             values = _fetch(waiting, phase, logged_at, checkpoints)
             seconds = time.perf_counter() - clock
             values |= {
                 "learning_rate": phase.learning_rate(step),
                 "steps_per_second": (done - logged_at) / max(seconds, 1e-9),
             }
-            if saves:
-                host = devices.unreplicate(state)
+            host = devices.unreplicate(state) if saves or stops else None
+            if host is not None and saves:
                 values |= phase.validate(host.ema)
+            log.write(done, values)  # first, since a run that goes on from the checkpoint does not write it again
+            if host is not None:
                 checkpoints.save(done, _as_dict(host))
-            log.write(done, values)
             bar.set_postfix(loss=f"{values['loss']:.3e}", refresh=False)
             bar.update(done - logged_at)
+            if stops and done < phase.steps:
+                raise interrupts.Stopped(f"{phase.name}: saved at step {done} of {phase.steps}")
             waiting, logged_at, clock = [], done, time.perf_counter()
     finally:
         bar.close()

@@ -10,7 +10,7 @@ import numpy as np
 from closure_jax.pages.comparison.runs import LATENTS, REGULARISED, Model, Study, twin
 from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY
 from closure_jax.pages.results import number
-from closure_jax.tables import number_text
+from closure_jax.pages.tables import number_text
 
 Verdict = Literal["holds", "holds in part", "does not hold", "not measured"]
 

@@ -8,7 +8,7 @@ from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
 from closure_jax.pages.page import Block, Details, Paragraph, Picture, Section
 from closure_jax.pages.results import look_up, measures_version
-from closure_jax.tables import Table, markdown_text
+from closure_jax.pages.tables import Table, markdown_text
 
 _ONE_SEED = (
     "Models with one seed are shown without an interval: between them, differences of one or two percent mean nothing."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from closure_jax.tables import number_text
+from closure_jax.pages.tables import number_text
 
 _CONFIDENCE = 0.95
 

@@ -12,7 +12,7 @@ from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.estimates import Estimate, interval
 from closure_jax.pages.comparison.runs import Study
 from closure_jax.pages.results import look_up, number
-from closure_jax.tables import Table
+from closure_jax.pages.tables import Table
 
 CAPTIONS = {
     "holding": """What holding a draw does in the solver, against the solver steps for which it is held: error of the ensemble

@@ -8,7 +8,7 @@ from closure_jax.pages.comparison.estimates import Estimate, interval
 from closure_jax.pages.comparison.runs import LATENTS, PROCESSES, Model, Run
 from closure_jax.pages.comparison.tables import Cell
 from closure_jax.pages.results import number
-from closure_jax.tables import Table
+from closure_jax.pages.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)

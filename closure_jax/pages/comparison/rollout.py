@@ -13,7 +13,7 @@ from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curv
 from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.comparison.tables import Cell
 from closure_jax.pages.results import baselines, coupling_rule, look_up, number
-from closure_jax.tables import Table
+from closure_jax.pages.tables import Table
 
 CAPTIONS = {
     "rollout": """The coupled solver over time: error of the ensemble mean against the true ensemble's, and ensemble spread

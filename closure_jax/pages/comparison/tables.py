@@ -10,7 +10,7 @@ from closure_jax.errors import UserError
 from closure_jax.pages.comparison.estimates import Estimate
 from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.results import baselines, flat, look_up, number, setting
-from closure_jax.tables import Table, duration, value_text
+from closure_jax.pages.tables import Table, duration, value_text
 
 Cell = Estimate | str | int | None
 

@@ -12,7 +12,7 @@ from closure_jax.pages import drawing
 from closure_jax.pages.drawing import WIDTH
 from closure_jax.pages.results import baselines, look_up, number
 from closure_jax.pages.run.style import MODEL, REFERENCE, baseline_styles
-from closure_jax.tables import Table
+from closure_jax.pages.tables import Table
 
 CAPTIONS = {
     "calibration": """Whether the truth could be one of the samples (left, middle) or of the members in the solver (middle,

@@ -11,7 +11,7 @@ import numpy as np
 from closure_jax.pages.page import Block, Code, Details, Heading, Paragraph, Picture, Section
 from closure_jax.pages.results import baselines, coupling_rule, first_middle_last, look_up, number, setting
 from closure_jax.pages.run import animation, calibration, fields, figures, geometry_figures
-from closure_jax.tables import Table, duration, value_text
+from closure_jax.pages.tables import Table, duration, value_text
 
 _CAPTIONS = fields.CAPTIONS | figures.CAPTIONS | geometry_figures.CAPTIONS | calibration.CAPTIONS | animation.CAPTIONS
 
