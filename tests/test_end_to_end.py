@@ -188,7 +188,8 @@ def test_a_second_start_does_nothing_twice_and_says_so(finished, data):
 
 def test_evaluate_takes_its_configuration_from_the_work_directory(finished, data):
     workdir, _ = finished
-    result = launch(workdir, data, "--mode=evaluate", FEW)
+    arguments = ["bash", str(REPOSITORY / "launch.sh"), "--mode=evaluate", f"--workdir={workdir}", FEW]
+    result = subprocess.run(arguments, env=environment(data), capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads((workdir / "results.json").read_text())["a_priori"]["by_steps"].keys() == {"1", "2"}
     assert "step" not in result.stdout.replace("sampler steps", "")

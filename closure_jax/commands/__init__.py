@@ -50,6 +50,7 @@ HELP = ("-h", "--help", "help")
 _USAGE = """\
 usage: {prog} experiments/NAME.py[:preset] [--workdir=DIR] [--mode=train|evaluate] [--config.field=value ...]
        {space} [--dry_run] [--require_accelerator]
+       {prog} --mode=evaluate --workdir=DIR [--config.field=value ...]
        {prog} COMMAND [arguments]
        {prog} --help
 
@@ -95,7 +96,8 @@ def find_experiment(argument: str) -> str:
 def resolve(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """The module that `arguments` mean, and the arguments for its `main`.
 
-    An experiment becomes --config=PATH of the command that trains; options without an experiment go there as they are.
+    An experiment becomes --config=PATH of the command that trains; options go there as they are, where they say what to judge or
+    which experiment is meant.
 
     Raises:
       UserError: an experiment that is no file, or a word that is no command.
@@ -106,7 +108,8 @@ def resolve(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if first in COMMANDS:
         return COMMANDS[first].module, rest
     if first.startswith("-"):
-        if not any(text.split("=")[0] == "--config" for text in (first, *rest)):
+        words = (first, *rest)
+        if "--mode=evaluate" not in words and not any(text.split("=")[0] == "--config" for text in words):
             raise UserError(f"{first}: expected an experiment or a command first; --help says more")
         return _TRAIN, list(arguments)
     raise UserError(

@@ -42,11 +42,14 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     Raises:
       UserError: whatever is wrong with them.
     """
-    if not options.config:
+    if options.config:
+        config = config_lib.load(options.config, "paper" if devices.has_accelerator() else "small")
+        work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
+    elif options.mode == "evaluate" and options.workdir:
+        work = WorkDir(options.workdir)
+        config = work.config()
+    else:
         raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
-    default = "paper" if devices.has_accelerator() else "small"
-    config = config_lib.load(options.config, default)
-    work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
     if options.mode == "evaluate":
         config = work.config()
         for text in overrides:
