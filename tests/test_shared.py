@@ -76,6 +76,21 @@ def test_a_second_run_takes_what_the_first_trained_and_says_so(dataset, first, t
 
 
 @pytest.mark.slow
+def test_what_was_left_and_is_damaged_is_trained_anew(dataset, first, tmp_path, capsys):
+    trained, _, cache = first
+    shutil.copytree(cache, tmp_path / "cache")
+    (manifest,) = (tmp_path / "cache").rglob("checkpoint/4/default/manifest.ocdbt")
+    content = bytearray(manifest.read_bytes())
+    content[len(content) // 2] ^= 1
+    manifest.write_bytes(content)
+    for name, word in (("anew", "is damaged, trains anew"), ("after", "trained by anew-tiny before")):
+        capsys.readouterr()
+        again = train(small(name), dataset, tmp_path / name, tmp_path / "cache")
+        assert word in capsys.readouterr().out
+        jax.tree.map(np.testing.assert_array_equal, trained, again)
+
+
+@pytest.mark.slow
 def test_a_run_that_has_begun_goes_on_by_itself(dataset, first, tmp_path, capsys):
     begun = tmp_path / "begun"
     alone = train(small(), dataset, begun, tmp_path / "elsewhere")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from helpers import REPOSITORY, configured, refusal
 
@@ -399,6 +400,33 @@ def test_a_damaged_checkpoint_is_refused_in_one_short_line_without_a_traceback(t
     messages = [json.loads(line) for line in result.stdout.splitlines()]
     for damage, message in zip(DAMAGES, messages, strict=True):
         assert message.startswith("checkpoint 60 of 'transport' in ") and len(message.splitlines()) == 1, damage
-        assert "can't be read" in message and "delete that step's folder" in message, damage
+        assert "can't be read" in message and "delete that phase's folder" in message, damage
         assert len(message) < 600, damage
     assert "Traceback" not in result.stderr
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(saved, capsys):
+    damaged = saved.path / "checkpoints" / "transport" / "60"
+    for file in (damaged / "default").glob("d/*"):
+        file.write_bytes(b"")
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 40
+    said = capsys.readouterr().out
+    assert said.startswith("checkpoint 60 of 'transport'") and said.endswith("goes on from checkpoint 40\n")
+    checkpoints = saved.checkpoints("transport")
+    checkpoints.save(50, tree(50.0))  # the damaged one is in nobody's way
+    checkpoints.save(60, tree(61.0))
+    checkpoints.close()
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 61
+
+
+def test_numbers_that_are_not_those_that_were_saved_are_no_checkpoint(saved, monkeypatch, capsys):
+    whole = ocp.CheckpointManager.restore
+
+    def flipped(self, step, **options):
+        found = whole(self, step, **options)
+        found["params"]["encoder"]["bias"][2] += 1e-3 if step == 60 else 0.0
+        return found
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", flipped)
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 40
+    assert "its numbers are not those that were saved" in capsys.readouterr().out

@@ -60,6 +60,7 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
         done = devices.on_main(checkpoints.latest)
         if done is not None:
             state = TrainState(**checkpoints.restore(_as_dict(state)))
+            done = int(state.step)
             if done >= phase.steps:
                 print(f"{phase.name}: already trained, {done} steps")
                 return state

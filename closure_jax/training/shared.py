@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,12 @@ def once(phase: "Phase", run: "Run", train: Callable[[], "Params"]) -> "Params":
 
     def take() -> None:
         if not work.has_begun(phase.name) and (folder / "trained_by.json").is_file():
-            work.import_phase(phase.name, folder)
-            by = json.loads((folder / "trained_by.json").read_text())
-            print(f"{phase.name}: trained by {by['experiment']}-{by['preset']} before, copied from {folder}")
+            by = work.import_phase(phase.name, folder)
+            if by is None:
+                print(f"{phase.name}: what another run left in {folder} is damaged, trains anew")
+                shutil.rmtree(folder)
+            else:
+                print(f"{phase.name}: trained by {by['experiment']}-{by['preset']} before, copied from {folder}")
 
     def give() -> None:
         if not folder.exists():

@@ -1,6 +1,7 @@
 """Checkpoints of one phase of training, by Orbax, which no other module imports."""
 
 import functools
+import hashlib
 import logging
 import pathlib
 import sys
@@ -26,6 +27,18 @@ def _drop_late_complaints() -> None:
 
     sys.unraisablehook = hook
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+_DIGEST = "sha256"
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 of the numbers of a tree, leaf by leaf."""
+    digest = hashlib.sha256()
+    for leaf in map(np.asarray, jax.tree.leaves(tree)):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 class Checkpoints:
@@ -73,33 +86,55 @@ class Checkpoints:
         return step
 
     def save(self, step: int, tree: Any) -> None:
-        """Copies the tree to the host and writes it in the background; on process 0, others do nothing."""
+        """Copies the tree to the host and writes it in the background, with a digest; on process 0, others do nothing.
+
+        Checkpoints of this step and of later ones go: training has gone on from an earlier one.
+        """
         if not devices.is_main():
             return
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        self._open().save(step, args=ocp.args.StandardSave(jax.device_get(tree)))
+        manager, host = self._open(), jax.device_get(tree)
+        for later in [other for other in manager.all_steps() if other >= step]:
+            manager.delete(later)
+        manager.save(step, args=ocp.args.StandardSave(host), custom_metadata={_DIGEST: _digest(host)})
 
     def restore(self, template: Any) -> Any:
-        """The newest tree, as numpy arrays in the structure of `template`: independent of the devices that saved it.
+        """The newest tree that is whole, as numpy arrays in the structure of `template`, whatever devices saved it.
+
+        Says so where that is not the newest of all.
 
         Raises:
           UserError: there is none, or its structure is another.
         """
-        step = self.require()
+        newest = self.require()
         like = jax.device_get(template)
         _drop_late_complaints()
-        try:
-            tree = self._open().restore(step, args=ocp.args.StandardRestore(like))
-            shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
-            different = [pair for pair in shapes if pair[0] != pair[1]]
-            if different:
-                raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
-        except (ValueError, KeyError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(
-                f"checkpoint {step} of '{self._checkpoints.name}' in '{self._run}' can't be read ({reason}):"
-                " delete that step's folder to go on from an earlier one"
-            ) from None
+        found = f"'{self._checkpoints.name}' in '{self._run}'"
+        damaged: dict[int, str] = {}
+        for step in sorted(self._open().all_steps(), reverse=True):
+            try:
+                tree = self._read(step, like)
+            except (ValueError, KeyError, OSError) as error:
+                damaged[step] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                continue
+            for other, reason in damaged.items():
+                print(f"checkpoint {other} of {found} can't be read ({reason}): goes on from checkpoint {step}")
+            return tree
+        raise UserError(
+            f"checkpoint {newest} of {found} can't be read ({damaged[newest]}), nor an earlier one: expected what this"
+            " configuration saved; delete that phase's folder in checkpoints to train it again"
+        )
+
+    def _read(self, step: int, like: Any) -> Any:
+        manager = self._open()
+        tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+        shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
+        different = [pair for pair in shapes if pair[0] != pair[1]]
+        if different:
+            raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
+        saved = (manager.metadata(step).custom_metadata or {}).get(_DIGEST)
+        if saved not in (None, _digest(tree)):  # releases before this one left none
+            raise ValueError("its numbers are not those that were saved")
         return tree
 
     def close(self) -> None:

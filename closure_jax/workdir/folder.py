@@ -6,6 +6,7 @@ results.json.
 """
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import shutil
@@ -30,6 +31,12 @@ FREE_FIELDS = (*JUDGED_FIELDS, "training.log_every", "data.chunk", "experiment_f
 
 _OWN_FILE = "experiment.py"
 """The run's copy of its experiment's file, where pieces of the run stand in it."""
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of each file below a folder, but for trained_by.json, which holds them."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "trained_by.json")
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 class WorkDir:
@@ -182,13 +189,24 @@ class WorkDir:
         with files.aside(folder) as partial:
             shutil.copytree(self.path / "checkpoints" / phase / step, partial / "checkpoint" / step)
             write_json(partial / "records.json", self.records(phase))
-            write_json(partial / "trained_by.json", facts)
+            write_json(partial / "trained_by.json", facts | {"sha256": _digests(partial)})
 
-    def import_phase(self, phase: str, folder: pathlib.Path) -> None:
-        """Takes a phase that `export_phase` left in `folder`: as if this run had trained it."""
+    def import_phase(self, phase: str, folder: pathlib.Path) -> dict[str, Any] | None:
+        """Takes a phase that `export_phase` left in `folder`, as if this run had trained it.
+
+        Returns:
+          the facts on the run that did; None, and nothing is taken, where the files are not those that were left.
+        """
+        try:
+            facts = json.loads((folder / "trained_by.json").read_text())
+            if facts.get("sha256", _digests(folder)) != _digests(folder):  # releases before this one left no digests
+                return None
+        except ValueError:
+            return None
         log = self.metrics(phase, 0)
         for record in json.loads((folder / "records.json").read_text()):
             log.write(record["step"], {name: v for name, v in record.items() if name not in ("phase", "step")})
         log.close()
         with files.aside(self.path / "checkpoints" / phase) as partial:
             shutil.copytree(folder / "checkpoint", partial)
+        return facts
