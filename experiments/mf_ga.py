@@ -2,7 +2,7 @@
 
 ./launch.sh experiments/mf_ga.py:small
 
-One network call, two seeds: error over the floor 1.048, spread 1.06 and CRPS 1.050 times the exact law's; 1.035 with two calls.
+One network call, three seeds: error over the floor 1.046, spread 1.06 and CRPS 1.048 times the exact law's; 1.034 with two calls.
 See docs/one_step.md.
 """
 

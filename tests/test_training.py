@@ -49,12 +49,24 @@ def records(work: WorkDir) -> list[dict]:
     return [{name: value for name, value in record.items() if name != "steps_per_second"} for record in kept]
 
 
+def resume(work: WorkDir) -> TrainState:
+    """Twelve steps, from the newest checkpoint if there is one."""
+    work.path.mkdir(exist_ok=True)
+    return loop.run(quadratic_phase(12), initial_state(), work, log_every=2, checkpoint_every=4)
+
+
+def assert_goes_on_as_unbroken(broken: WorkDir) -> None:
+    """Resumed, a run that was stopped ends with the numbers and the records of one that was not."""
+    whole = WorkDir(broken.path.with_name("whole"))
+    expected, resumed = resume(whole), resume(broken)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed), jax.device_get(expected))
+    assert records(broken) == records(whole)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
-    whole, broken = WorkDir(tmp_path / "whole"), WorkDir(tmp_path / "broken")
-    whole.path.mkdir()
+    broken = WorkDir(tmp_path / "broken")
     broken.path.mkdir()
-    expected = loop.run(quadratic_phase(12), initial_state(), whole, log_every=2, checkpoint_every=4)
 
     def stop_at_seven(step):
         if step == 7:
@@ -64,10 +76,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     with pytest.raises(RuntimeError):
         loop.run(quadratic_phase(12, batch_at=stop_at_seven), initial_state(), broken, log_every=2, checkpoint_every=4)
     assert broken.checkpoints("transport").latest() == 4
-    resumed = loop.run(quadratic_phase(12), initial_state(), broken, log_every=2, checkpoint_every=4)
-
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed), jax.device_get(expected))
-    assert records(broken) == records(whole)
+    assert_goes_on_as_unbroken(broken)
 
 
 def test_a_step_is_traced_once_though_its_first_state_comes_from_the_host(tmp_path):
