@@ -4,6 +4,7 @@ There is one process for each host, or one for each device; all run the same pro
 """
 
 import contextlib
+import functools
 import glob
 import importlib.util
 import itertools
@@ -318,7 +319,12 @@ def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, dona
 def split_members(tree: Any, parts: int) -> Any:
     """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
     cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
-    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=jax.local_devices()[:parts])(cut)
+    return _placed(parts)(cut)
+
+
+@functools.cache
+def _placed(parts: int) -> Callable[[Any], Any]:
+    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=jax.local_devices()[:parts])
 
 
 def join_members(leaf: jax.Array) -> np.ndarray:
@@ -336,7 +342,12 @@ def replicate(tree: Any, parts: int | None = None) -> Any:
 
 def unreplicate(tree: Any) -> Any:
     """The copy of the first local device, as an ordinary tree on the default device."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf.addressable_shards[0].data[0]), tree)
+    return _leading(jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree))
+
+
+@jax.jit
+def _leading(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
 def first(leaf: jax.Array) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Ensembles of coupled runs: many members, cut in chunks, split over devices, with their snapshots."""
 
 import dataclasses
+import functools
+import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from closure_jax import devices, interrupts
-from closure_jax.coupling.advance import Dynamics
+from closure_jax.coupling.advance import Dynamics, StepNumber
 from closure_jax.errors import check
 
 _FRAMES_PER_UNIT = 5
@@ -85,9 +87,8 @@ def rollouts(
         bar = devices.progress(len(starts) * units * frames_per_unit, label, "frame")
         for first in starts:
             now = slice(first, first + size)
-            each = jax.vmap(lambda i, key=key: jax.random.fold_in(key, i))(jnp.arange(first, first + size))
             each, initial = devices.split_members(
-                (each.reshape(group), jnp.asarray(fields[0, now]).reshape(*group, *grid)), parts
+                (_member_keys(key, first, group), fields[0, now].reshape(*group, *grid)), parts
             )
             if compiled is None:  # from a state of its own: what is donated may be gone after lowering
                 compiled = run.lower(each, begin(each, initial), 0).compile()
@@ -95,11 +96,13 @@ def rollouts(
             start = time.perf_counter()
             for index in range(units * frames_per_unit):
                 state = compiled(each, state, index * segment)
-                if (index + 1) % frames_per_unit == 0:
-                    unit = (index + 1) // frames_per_unit
-                    fields[unit, now] = devices.join_members(look(state)).reshape(size, *grid)
-                if first == 0:
-                    frames.append(_first_member(dynamics, state))
+                unit, within = divmod(index + 1, frames_per_unit)
+                if first == 0 or within == 0:
+                    seen = look(state)
+                    if first == 0:
+                        frames.append(devices.first(seen)[0, 0].copy())
+                    if within == 0:
+                        fields[unit, now] = devices.join_members(seen).reshape(size, *grid)
                 bar.update()
                 interrupts.check()
             jax.block_until_ready(state)
@@ -120,9 +123,11 @@ def _segments(dynamics: Dynamics) -> tuple[int, int]:
     return frames, per_unit // frames
 
 
-def _first_member(dynamics: Dynamics, state: Any) -> np.ndarray:
-    """Vorticity (n, n) of the first member of the first state, from a state that is split over devices."""
-    return np.asarray(dynamics.vorticity(jax.tree.map(lambda leaf: leaf[0, :1, :1], state)))[0, 0]
+@functools.partial(jax.jit, static_argnums=2)
+def _member_keys(key: Key[Array, ""], first: StepNumber, group: tuple[int, int]) -> Key[Array, "rows columns"]:
+    """Keys of the members from number `first` on, in the shape of their group."""
+    numbers = first + jnp.arange(math.prod(group))
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers).reshape(group)
 
 
 def _chunks(total: int, chunk: int) -> tuple[int, list[int]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
@@ -207,8 +208,8 @@ def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarra
         "animation_model": runs["model"].frames,
     }
     by_field: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "energy": lambda fields: np.mean(spectral.energy_spectrum(jnp.asarray(fields), grid), axis=0),
-        "enstrophy": lambda fields: np.mean(spectral.enstrophy_spectrum(jnp.asarray(fields)), axis=0),
+        "energy": jax.jit(lambda fields: jnp.mean(spectral.energy_spectrum(fields, grid), axis=0)),
+        "enstrophy": jax.jit(lambda fields: jnp.mean(spectral.enstrophy_spectrum(fields), axis=0)),
         "pdf": lambda fields: _density(fields, edges),
     }
     for name, one in ({"truth": truth} | dict(runs)).items():

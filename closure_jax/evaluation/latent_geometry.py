@@ -212,7 +212,15 @@ def singular_values(function: Callable[[Any, jax.Array], jax.Array], params: Any
     jacobians = [np.asarray(_jacobian(function, params, z), np.float64).reshape(z.size, -1) for z in points]
     if not all(np.isfinite(jacobian).all() for jacobian in jacobians):
         return np.full((len(points), min(jacobians[0].shape)), np.nan)
-    return np.stack([np.linalg.svd(jacobian, compute_uv=False) for jacobian in jacobians])
+    return np.stack([_roots(jacobian) for jacobian in jacobians])
+
+
+def _roots(matrix: np.ndarray) -> np.ndarray:
+    """Singular values in float64, the roots of the eigenvalues of the smaller product: many times faster than their own
+    decomposition, and off by 1e-8 of the largest."""
+    rows, columns = matrix.shape
+    product = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(product)[::-1], 0))
 
 
 def _jacobian(function: Callable[[Any, jax.Array], jax.Array], params: Any, point: jax.Array) -> np.ndarray:

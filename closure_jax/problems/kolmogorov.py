@@ -11,7 +11,6 @@ import math
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
 from jaxtyping import Array, Complex, Float, Key
@@ -229,7 +228,7 @@ class Kolmogorov:
     def law(self, vorticity: Float[np.ndarray, "states n n"]) -> Law:
         """Normal, with -u.grad(w) as mean and the same noise at every state."""
         process = self._process(self.flow.grid)
-        mean = np.asarray(spectral.advection(jnp.asarray(vorticity), self.flow.grid))
+        mean = np.asarray(jax.jit(spectral.advection, static_argnums=1)(vorticity, self.flow.grid))
         return Law(mean, process.standard_deviation(), process.shell_spectrum())
 
     def exact(self) -> ExactLaw:

@@ -118,7 +118,7 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         return params
     prepared, adam = phase.prepare(run, earlier), optimiser(settings, phase.training.schedule)
     count = len(next(iter(prepared.examples.values())))
-    rate = phase.training.schedule.rate(settings)
+    rate = jax.jit(phase.training.schedule.rate(settings))
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
         rows = batches.batch_indices(experiment.seed, step, count, settings.batch_size)

@@ -27,4 +27,10 @@ class TrainState:
     @classmethod
     def create(cls, params: Any, optimiser: optax.GradientTransformation) -> "TrainState":
         """State before the first step."""
-        return cls(jnp.zeros((), jnp.int32), params, optimiser.init(params), jax.tree.map(jnp.copy, params))
+
+        @jax.jit  # one program, not one for each leaf
+        def made(params: Any) -> tuple[jax.Array, Any, Any]:
+            return jnp.zeros((), jnp.int32), optimiser.init(params), jax.tree.map(jnp.copy, params)
+
+        step, opt_state, ema = made(params)
+        return cls(step, params, opt_state, ema)

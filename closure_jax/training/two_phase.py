@@ -167,11 +167,10 @@ def latents(run: Run, field: str, params: Params) -> tuple[dict[str, np.ndarray]
     """
     experiment, norm = run.experiment, run.dataset.normalisation[field]
     encoder, _ = experiment.autoencoder_modules()
-    encoded = jax.jit(encoder.apply)
 
     def encode(split: str) -> np.ndarray:
         fields = run.dataset.fields(field, split)
-        return batches.in_blocks(lambda block: encoded(params["encoder"], norm.apply(block)), fields)
+        return batches.in_blocks(lambda block: _encoded(encoder, params["encoder"], norm.apply(block)), fields)
 
     trained, held = encode("train"), evenly(encode("validation"), experiment.training.validation_fields)
     mean, deviation = trained.mean(), trained.std()
@@ -182,3 +181,10 @@ def latents(run: Run, field: str, params: Params) -> tuple[dict[str, np.ndarray]
         for name, values in (("train", trained), ("validation", held))
     }
     return scaled, (float(mean), float(deviation))
+
+
+@functools.partial(
+    jax.jit, static_argnums=0
+)  # a module is equal to one of the same fields: one program for both fields
+def _encoded(encoder: Any, params: Params, block: Array) -> Array:
+    return encoder.apply(params, block)
