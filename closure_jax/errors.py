@@ -28,12 +28,13 @@ def finite(piece: Any, *fields: str) -> None:
         check(math.isfinite(value), f"{field}={value}: expected a finite number")
 
 
-def positive(piece: Any, *fields: str) -> None:
-    """Raises UserError where one of the piece's fields is not a finite number above 0."""
+def positive(piece: Any, *fields: str, most: float = math.inf) -> None:
+    """Raises UserError where one of the piece's fields is not a finite number above 0, or is above `most`."""
     finite(piece, *fields)
     for field in fields:
         value = getattr(piece, field)
         check(value > 0, f"{field}={value}: expected a number above 0")
+        check(value <= most, f"{field}={value}: expected at most {most:,}")
 
 
 def not_negative(piece: Any, *fields: str) -> None:

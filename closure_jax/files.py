@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from closure_jax.errors import UserError
+
 
 @contextlib.contextmanager
 def aside(file: pathlib.Path) -> Generator[pathlib.Path, None, None]:
@@ -50,6 +52,27 @@ def write_json(file: pathlib.Path, content: Any) -> None:
     """
     with aside(file) as partial:
         partial.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(file: pathlib.Path, remedy: str) -> dict[str, Any] | None:
+    """The object that `write_json` wrote, None where there is no file.
+
+    Args:
+      file: to read.
+      remedy: what to do where it is damaged; ends the message.
+
+    Raises:
+      UserError: it holds no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:  # no UTF-8, or no JSON
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"'{file}' is damaged: expected it as it was written; {remedy}")
+    return content
 
 
 def plain(content: Any) -> Any:

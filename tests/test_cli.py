@@ -7,12 +7,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import REPOSITORY, configured
+from helpers import REPOSITORY, built, configured
 
 from closure_jax import config, devices, workdir
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
-from closure_jax.data import generate
+from closure_jax.data import dataset, generate
 from closure_jax.training import programs
 
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
@@ -251,6 +251,17 @@ def test_a_spoilt_config_json_is_refused(capsys, folder):
             assert "config.json" in refused(capsys, TINY, "--workdir=w", f"--mode={mode}")
 
 
+def test_spoilt_records_of_a_run_are_refused_before_anything_is_done(capsys, folder):
+    path = finished(folder / "w")
+    for name in ("results.json", "wall_seconds.json", "provenance.json"):
+        whole = (path / name).read_bytes() if (path / name).is_file() else None
+        for text in (b"{", b"[1]", b"\xff\xfe"):
+            (path / name).write_bytes(text)
+            line = refused(capsys, TINY, "--workdir=w")
+            assert f"'w/{name}' is damaged: expected it as it was written; " in line
+        (path / name).write_bytes(whole) if whole else (path / name).unlink()
+
+
 def test_a_work_directory_in_use_is_refused(capsys, folder):
     path = finished(folder / "w")
     with workdir.WorkDir(path).lock():
@@ -261,11 +272,32 @@ def test_a_work_directory_in_use_is_refused(capsys, folder):
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
+def fields(name: str, trajectories: int, n: int = 32) -> np.ndarray:
+    """White noise, as weak a vorticity that the closure is its noise alone, which has the deviation of `tiny`'s law."""
+    size = 1e-3 if name == "vorticity" else built("tiny").problem.law(np.zeros((1, 32, 32), np.float32)).deviation
+    return (size * np.random.default_rng(0).standard_normal((40 * trajectories, n, n))).astype(np.float32)
+
+
+def own_file(path: Path, times: np.ndarray) -> Path:
+    """The same in our schema, at given times."""
+    arrays = {
+        f"{split}/{field}": fields(name, count).reshape(count, 40, 32, 32)
+        for split, count in (("train", 3), ("test", 2))
+        for field, name in (("vorticity", "vorticity"), ("closure", "nonlinear"))
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+        file["time"] = times
+        in_order = (arrays[f"{split}/{field}"] for split in dataset.SPLITS for field in dataset.FIELDS)
+        file.attrs.update(schema=dataset.SCHEMA, checksum=dataset.checksum_of(in_order))
+    return path
+
+
 def authors_file(path: Path, n: int = 32, **changes) -> Path:
     """Fields for `tiny` in the authors' layout: 3 training trajectories and 2 test trajectories of 40 snapshots."""
-    rng = np.random.default_rng(0)
     arrays = {
-        f"{split}_{name}_64": rng.standard_normal((40 * count, n, n)).astype(np.float32)
+        f"{split}_{name}_64": fields(name, count, n)
         for split, count in (("train", 3), ("test", 2))
         for name in ("vorticity", "nonlinear")
     }
@@ -303,9 +335,25 @@ def test_an_unusable_data_file_is_refused(capsys, tmp_path):
         ),
         (lambda: authors_file(file, **zeros(40, *train)), ["1 training trajectories", "expected at least 2"]),
         (
-            lambda: authors_file(file, **{name: array + 1 for name, array in zeros(40, *test).items()}),
+            lambda: authors_file(file, **{name: fields(name.split("_")[1], 1) for name in test}),
             ["1 test trajectories", "--config.evaluation.rollout_states", "expected"],
         ),
+        (lambda: authors_file(file, **zeros(120, *train)), ["0 everywhere", "expected fields that vary"]),
+        (
+            lambda: authors_file(file, **{train[1]: fields("nonlinear", 3).astype(complex)}),
+            ["train closure of type complex", "expected float"],
+        ),
+        (
+            lambda: authors_file(file, **{train[1]: fields("nonlinear", 3).astype(int)}),
+            ["train closure of type int", "expected float"],
+        ),
+        (
+            lambda: authors_file(file, **{test[0]: fields("nonlinear", 2), test[1]: fields("vorticity", 2)}),
+            ["expected pairs of this flow", "exchanged"],
+        ),
+        (lambda: own_file(file, np.linspace(1, 3, 40)), ["40 snapshots from t = 1 to 3", "40 from 1.05 to 3"]),
+        (lambda: own_file(file, np.ones(40)), ["40 times of 40 snapshots", "ascending"]),
+        (lambda: own_file(file, np.ones(3)), ["3 times of 40 snapshots"]),
     ]
     for make, named in cases:
         if file.is_dir():

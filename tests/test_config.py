@@ -253,7 +253,7 @@ ALONE = {
     "evaluation.rollout_members": ["1"],
     "evaluation.rollout_states": ["3"],
     "evaluation.rollout_time": ["0.0", "0.5"],
-    "evaluation.rollout_sampler_steps": ["0"],
+    "evaluation.rollout_sampler_steps": ["0", "1000000"],
     "evaluation.rollout_start": ["0.5", "1.0", "1.52", "3.05"],
 }
 """Values at `tiny` that one field can't have, by field."""

@@ -21,6 +21,14 @@ from closure_jax.training import loop
 from closure_jax.workdir import WorkDir
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """A shell starts what it puts in the background with SIGINT ignored, and whoever does so with the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ask(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
@@ -83,6 +91,38 @@ def test_a_second_interrupt_ends_at_once_and_so_does_patience(monkeypatch, capsy
     start = time.monotonic()
     assert cli.run(lambda: stubborn(15, 15), continues=True) == 143
     assert 0.1 < time.monotonic() - start < 5
+
+
+STUBBORN = """
+import os, signal, sys, time
+from closure_jax import interrupts
+from closure_jax.commands import cli
+interrupts.PATIENCE, interrupts.GRACE = 0.3, 0.3
+
+def work():
+    print("works", flush=True)
+    while True:  # as what swallows any exception, or a compiler, in which no handler runs
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM] if sys.argv[1] == "blocks" else [])
+            time.sleep(60)
+        except BaseException:
+            pass
+
+cli.run(work, continues=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["swallows", "blocks"])
+def test_work_that_can_not_be_interrupted_is_ended(kind):
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "works\n"
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 143 and time.monotonic() - start < 20
+    assert said == "closure_jax: stopped where it was; the same command continues\n"
 
 
 def test_what_does_not_continue_is_interrupted_as_ever(capsys):

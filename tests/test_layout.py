@@ -26,7 +26,8 @@ LAYERS = (
     ("closure",),
     ("physics", "models", "transport", "latent"),
     ("devices",),
-    ("files", "interrupts", "random", "errors"),
+    ("files", "interrupts", "random"),
+    ("errors",),
 )
 """Rooms from the top of the house to its ground; a room imports from layers below its own, and from itself."""
 

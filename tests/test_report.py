@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from closure_jax.errors import UserError
 from closure_jax.pages import drawing
 from closure_jax.pages.results import coupling_rule
 from closure_jax.pages.run import animation, fields
@@ -423,7 +424,7 @@ def test_records_of_a_resumed_run(tmp_path, coarse):
     write_report(directory)
     with (directory / "metrics.jsonl").open("a") as file:
         file.write("\n{}\n")
-    with pytest.raises(ValueError, match="line 16"):
+    with pytest.raises(UserError, match="line 16"):
         write_report(directory)
 
 

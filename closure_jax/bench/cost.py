@@ -14,6 +14,7 @@ from jax.extend import core
 from closure_jax import config as config_lib
 from closure_jax import devices
 from closure_jax.bench import roofline
+from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Dynamics
 from closure_jax.pages.tables import Table
@@ -168,19 +169,19 @@ def _intermediate_bytes(program: core.Jaxpr) -> float:
 
 def _closure_operations(experiment: Experiment, batch: int = 16) -> tuple[float, float, float]:
     """Operations for one field of encoding, of one network call, of decoding."""
-    model = experiment.assemble(experiment.template())
+    model = jax.eval_shape(experiment.assemble, experiment.template())  # an argument: a constant would be written out
     n = experiment.data.resolution
     field = jax.ShapeDtypeStruct((batch, n, n), jnp.float32)
     latent = jax.ShapeDtypeStruct((batch, *experiment.latent_shape), jnp.float32)
     times = [jax.ShapeDtypeStruct((batch,), jnp.float32)] * experiment.transport.times
 
-    def network(condition: jax.Array, x: jax.Array, *times: jax.Array) -> jax.Array:
+    def network(model: StochasticClosure, condition: jax.Array, x: jax.Array, *times: jax.Array) -> jax.Array:
         return model.bind(condition)(x, *times)
 
     counts = (
-        roofline.operations(model.encode, field),
-        roofline.operations(network, latent, latent, *times),
-        roofline.operations(model.decode, latent),
+        roofline.operations(StochasticClosure.encode, model, field),
+        roofline.operations(network, model, latent, latent, *times),
+        roofline.operations(StochasticClosure.decode, model, latent),
     )
     encode, call, decode = (count / batch for count in counts)
     return encode, call, decode

@@ -3,9 +3,12 @@
 import argparse
 import contextlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+import jax
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
@@ -43,6 +46,14 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
         return refuse(
             f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
         )
+    except (RuntimeError, AssertionError):
+        # jax has no type of its own for a platform that it can't start, and for one that is known but not here no message
+        if not os.environ.get("JAX_PLATFORMS") or _starts():
+            raise
+        return refuse(
+            f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: jax can't start it here: expected a platform that is here, such as"
+            " cpu; or unset it"
+        )
     except MemoryError:
         return refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
     except interrupts.Stopped as end:
@@ -51,6 +62,14 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130
+
+
+def _starts() -> bool:
+    """Whether jax has a device."""
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def refuse(message: str) -> int:

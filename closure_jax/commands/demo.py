@@ -80,6 +80,8 @@ def _command(arguments: Sequence[str]) -> None:
     if options.pack:
         print(f"packed: {pretrained.pack(pathlib.Path(options.pack))}")
         return
+    folder = pathlib.Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     model, experiment, facts = pretrained.shipped(options.closure)
     n = experiment.data.resolution
@@ -93,8 +95,6 @@ def _command(arguments: Sequence[str]) -> None:
     problem = experiment.problem
     assert isinstance(problem, Kolmogorov)  # the shipped closures are of this problem
     truth, learned, bare = couple(problem, experiment.coupling, draw, options.time, options.members, options.seed)
-    folder = pathlib.Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "demo.gif"
     arrays = {
         "start_time": np.array(_SPIN_UP),

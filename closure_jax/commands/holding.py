@@ -6,7 +6,6 @@ Closures that are trained already run in the solver; nothing is trained.
 import argparse
 import dataclasses
 import hashlib
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from closure_jax import devices, pretrained, random
+from closure_jax import devices, files, pretrained, random
 from closure_jax.closure import StochasticClosure
 from closure_jax.commands import compare, train
 from closure_jax.config import Experiment
@@ -189,7 +188,7 @@ def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in settings.items() if name != "chunk"}  # changes no number
     if not file.is_file():
         return {"kind": "holding", "settings": settings, "points": []}
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = files.read_json(file, "restore it, or give another --output") or {}
     if content.get("kind") != "holding" or content.get("settings") != settings:
         raise UserError(
             f"'{file}' is another study, or of other settings: expected a folder of its own, give another --output"

@@ -22,6 +22,9 @@ from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
 if TYPE_CHECKING:
     from closure_jax.closure import StochasticClosure
 
+_HELD_AGAINST_THE_LAW = 16
+"""Test states of given data, about."""
+
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser("closure_jax", "Train and judge a stochastic closure.")
@@ -82,11 +85,41 @@ def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     size, tests = dataset.vorticity["test"].shape[-1], len(dataset.vorticity["test"])
     if size != experiment.data.resolution:
         raise UserError(f"data file '{file}' holds {size}^2 fields: expected --config.data.resolution={size}")
+    _of_this_flow(experiment, dataset)
     if tests < experiment.evaluation.rollout_states:
         raise UserError(
             f"data file '{file}' holds {tests} test trajectories: expected --config.evaluation.rollout_states={tests} or less"
         )
     return dataset
+
+
+def _of_this_flow(experiment: Experiment, dataset: dataset_lib.Dataset) -> None:
+    """Raises UserError where given pairs are not of the times and of the law that the configuration states.
+
+    Where the law of the closure is known, it is off its mean by the noise alone. A factor of two is far beyond what a numerical
+    method or a few states add to that, and far below what a swapped field, another sign or another flow does.
+    """
+    file, times = dataset.path, experiment.simulation().snapshot_times()
+    if len(dataset.time) != len(times) or not np.allclose(dataset.time, times, rtol=1e-5):
+        first, last = dataset.time[0], dataset.time[-1]
+        raise UserError(
+            f"data file '{file}' has {len(dataset.time)} snapshots from t = {first:g} to {last:g}, --config.data.burn_in, end and"
+            f" snapshot_every mean {len(times)} from {times[0]:g} to {times[-1]:g}: expected the same; set those fields"
+        )
+    states = {name: dataset.fields(name, "test") for name in dataset_lib.FIELDS}
+    some = slice(None, None, max(1, len(states["vorticity"]) // _HELD_AGAINST_THE_LAW))
+    vorticity, closure = states["vorticity"][some], states["closure"][some]
+    law = experiment.problem.law(vorticity)
+    if law is None:
+        return
+    off = float(np.sqrt(np.mean((closure - law.mean) ** 2)))
+    least, most = law.deviation / 2, 2 * law.deviation + 1e-2 * float(np.sqrt(np.mean(law.mean**2)))
+    if not least <= off <= most:
+        raise UserError(
+            f"data file '{file}': its closures are off the mean that the flow gives for their vorticity by {off:.3g}, where its"
+            f" noise has {law.deviation:.3g} ({len(vorticity)} test states): expected pairs of this flow; check problem.*, flow.*"
+            " and that vorticity and closure are not exchanged"
+        )
 
 
 def simulated_data(experiment: Experiment, work: WorkDir | None = None) -> dataset_lib.Dataset:

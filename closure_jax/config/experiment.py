@@ -24,6 +24,9 @@ from closure_jax.transport.base import Transport
 
 ConfigDict = ml_collections.ConfigDict
 
+_LARGEST = 1e12
+"""A number beyond it is a slip: in no units of this field does a quantity come near."""
+
 
 Numbers = TypeVar("Numbers", bound=settings.Optimisation, covariant=True)
 """The settings of a section that is trained."""
@@ -235,6 +238,8 @@ class _Builder:
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(number, float) and not np.isfinite(number) for number in numbers):
                 raise UserError(f"--config.{section}.{name}={value} is not finite: expected a finite number")
+            if any(isinstance(number, int | float) and abs(number) > _LARGEST for number in numbers):
+                raise UserError(f"--config.{section}.{name}={value}: expected a number up to {_LARGEST:g} in size")
         with _named(section):
             return cls(**values, **extra)
 

@@ -8,6 +8,7 @@ file defines it, and `module:Class` where an installed module does: a new interp
 
 import dataclasses
 import importlib
+import inspect
 import re
 import types
 import typing
@@ -128,9 +129,9 @@ def _attribute_texts(cls: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say of each attribute, under `Attributes:`; names may share a line."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        _, _, listed = (base.__doc__ or "").partition("Attributes:")
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("Attributes:")
         listed = listed.split("\n\n")[0]
-        entries = re.findall(r"^ +([\w, ]+): (.*(?:\n {8,}.*)*)", listed, flags=re.M)
+        entries = re.findall(r"^  (\w[\w, ]*): (.*(?:\n {4,}.*)*)", listed, flags=re.M)
         texts |= {name.strip(): " ".join(text.split()) for line, text in entries for name in line.split(",")}
     return texts
 

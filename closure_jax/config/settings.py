@@ -2,7 +2,10 @@
 
 import dataclasses
 
-from closure_jax.errors import check, finite, not_negative, positive
+from closure_jax.errors import check, not_negative, positive
+
+MOST_STEPS = 100_000
+"""Sampler steps, of which some transports draw all noise at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +42,12 @@ class Data:
             self.trajectories >= 3,
             f"trajectories={self.trajectories}: expected a whole number of at least 3 (train, validation, test)",
         )
-        positive(self, "test_trajectories", "snapshot_every", "chunk")
+        positive(self, "trajectories", "test_trajectories", most=1_000_000)
+        positive(self, "snapshot_every", "chunk")
         not_negative(self, "train_trajectories", "burn_in")
         check(
-            self.resolution >= 8 and self.resolution % 2 == 0,
-            f"resolution={self.resolution}: expected an even whole number of at least 8",
+            8 <= self.resolution <= 4096 and self.resolution % 2 == 0,
+            f"resolution={self.resolution}: expected an even whole number from 8 to 4096",
         )
         check(0 < self.end <= 1e9, f"end={self.end}: expected a time above 0, up to 1e9")
         check(self.burn_in < self.end, f"burn_in={self.burn_in}: expected less than data.end = {self.end}")
@@ -88,7 +92,9 @@ class Optimisation:
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "learning_rate")
+        positive(self, "steps")
+        positive(self, "learning_rate", most=10)
+        positive(self, "batch_size", most=1_000_000)
         check(self.batch_size >= 2, f"batch_size={self.batch_size}: expected a whole number of at least 2")
         not_negative(self, "clip_norm")
         check(0 <= self.ema_decay < 1, f"ema_decay={self.ema_decay}: expected a number from 0 up to, not including, 1")
@@ -116,7 +122,7 @@ class Sampler:
     steps: int = 10
 
     def __post_init__(self) -> None:
-        positive(self, "steps")
+        positive(self, "steps", most=MOST_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +178,10 @@ class Evaluation:
     measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        positive(self, "states", "rollout_states", "rollout_chunk", "rollout_time", "rollout_sampler_steps")
-        finite(self, "rollout_time")
+        positive(self, "states", "rollout_states", "rollout_chunk", "rollout_time")
+        positive(self, "rollout_sampler_steps", most=MOST_STEPS)
+        positive(self, "samples", "rollout_members", most=1_000_000)
+        positive(self, "geometry_states", most=50_000)  # all pairs of them have a distance
         not_negative(self, "rollout_start")
         for name in ("samples", "rollout_members"):
             check(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: expected a whole number of at least 2")
@@ -184,6 +192,10 @@ class Evaluation:
         check(
             len(self.steps) > 0 and min(self.steps) > 0,
             f"steps={self.steps}: expected at least one number of sampler steps, all above 0",
+        )
+        check(
+            len(set(self.steps)) == len(self.steps) and max(self.steps) <= MOST_STEPS,
+            f"steps={self.steps}: expected different numbers of sampler steps, up to {MOST_STEPS:,}",
         )
         check(
             abs(self.rollout_time - round(self.rollout_time)) < 1e-6,

@@ -118,6 +118,11 @@ def load(
             f"data file '{path}' can't be read ({error}): give another, or delete it to make it anew"
         ) from None
     _check_shapes(arrays, path)
+    if np.shape(time) != (arrays["test", "vorticity"].shape[1],) or not (np.diff(time) > 0).all():
+        raise UserError(
+            f"data file '{path}' has {np.size(time)} times of {arrays['test', 'vorticity'].shape[1]} snapshots: expected one for"
+            " each, ascending"
+        )
     checksum = checksum_of(arrays[key] for key in ((s, f) for s in SPLITS for f in FIELDS))
     if stored is not None and stored != checksum:
         raise UserError(
@@ -125,7 +130,13 @@ def load(
         )
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"data file '{path}' holds values that are not finite: expected finite fields")
-    return _split(arrays, time, checksum, path)
+    dataset = _split(arrays, time, checksum, path)
+    for (split, field), array in arrays.items():
+        if array.min() == array.max():
+            raise UserError(
+                f"data file '{path}' has a {split} {field} of {array.flat[0]:g} everywhere: expected fields that vary"
+            )
+    return dataset
 
 
 def _check_physics(path: pathlib.Path, attributes: Mapping[str, Any], physics: Mapping[str, Any]) -> None:
@@ -152,7 +163,8 @@ def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict
         arrays = {}
         for split, source in (("train", file), ("test", test_file)):
             for field, name in names.items():
-                array = source[f"{split}_{name}"][:].astype(np.float32)
+                array = source[f"{split}_{name}"][:]
+                array = array.astype(np.float32) if array.dtype.kind == "f" else array
                 if len(array) % snapshots:
                     raise UserError(
                         f"data file '{path}' has {len(array)} fields in {split}_{name}: expected a multiple of the"
@@ -166,6 +178,10 @@ def _check_shapes(arrays: dict[tuple[str, str], np.ndarray], path: pathlib.Path)
     n = arrays["train", "vorticity"].shape[-1]
     for (split, field), array in arrays.items():
         fits = array.ndim == 4 and array.shape[2:] == (n, n) and array.shape == arrays[split, "vorticity"].shape
+        if array.dtype.name not in ("float32", "float64"):
+            raise UserError(
+                f"data file '{path}' has a {split} {field} of type {array.dtype}: expected float32 or float64"
+            )
         if not fits or array.shape[0] == 0:
             raise UserError(
                 f"data file '{path}' has {split} {field} of shape {array.shape}: expected (trajectory, time, n, n), the same n"

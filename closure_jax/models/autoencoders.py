@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from closure_jax.errors import check, positive
 from closure_jax.models import autoencoder
+from closure_jax.models.layers import MOST_DEPTH, MOST_WIDTH
 
 
 @runtime_checkable
@@ -55,7 +56,7 @@ class Published:
     width: int = 64
 
     def __post_init__(self) -> None:
-        positive(self, "latent_resolution", "latent_channels", "width")
+        positive(self, "latent_resolution", "latent_channels", "width", most=MOST_WIDTH)
         check(
             self.width == 16 or self.width % 32 == 0,
             f"width={self.width}: the published autoencoder normalises in groups and has 8 heads, expected 16 or a multiple of"
@@ -97,7 +98,8 @@ class Compact:
     blocks: int = 3
 
     def __post_init__(self) -> None:
-        positive(self, "latent_resolution", "latent_channels", "width", "blocks")
+        positive(self, "latent_resolution", "latent_channels", "width", most=MOST_WIDTH)
+        positive(self, "blocks", most=MOST_DEPTH)
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(r, r, channels)."""

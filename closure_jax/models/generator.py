@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from closure_jax.errors import check, not_negative, positive
+from closure_jax.errors import check, positive
 from closure_jax.models import layers
 
 
@@ -62,8 +62,12 @@ class ProductGenerator(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "width", "modes", "depth")
-        not_negative(self, "hidden", "noise_width")
+        positive(self, "modes")
+        positive(self, "width", most=layers.MOST_WIDTH)
+        positive(self, "depth", most=layers.MOST_DEPTH)
+        for name in ("hidden", "noise_width"):
+            value = getattr(self, name)
+            check(0 <= value <= layers.MOST_WIDTH, f"{name}={value}: expected a number from 0 to {layers.MOST_WIDTH:,}")
         check(
             self.hidden > 0 or self.noise_width == 0,
             f"noise_width={self.noise_width}: expected 0 without a head, or hidden above 0",

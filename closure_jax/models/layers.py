@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 from closure_jax import random
 from closure_jax.models import convolution
 
+MOST_WIDTH = 2048
+"""Channels of a layer: far beyond any network of this field, and still counted in seconds by --dry_run."""
+MOST_DEPTH = 32
+"""Layers of one kind in turn."""
+
 dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 """Dense layer over the channels."""
 

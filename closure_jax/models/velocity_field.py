@@ -77,10 +77,12 @@ class FourierVelocityField(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "width", "modes", "depth", "condition_width", "condition_depth", "hidden", "time_scale")
+        positive(self, "modes", "time_scale")
+        positive(self, "width", "condition_width", "hidden", most=layers.MOST_WIDTH)
+        positive(self, "depth", "condition_depth", most=layers.MOST_DEPTH)
         check(
-            self.time_features >= 2 and self.time_features % 2 == 0,
-            f"time_features={self.time_features}: expected an even whole number of at least 2",
+            2 <= self.time_features <= layers.MOST_WIDTH and self.time_features % 2 == 0,
+            f"time_features={self.time_features}: expected an even whole number from 2 to {layers.MOST_WIDTH:,}",
         )
 
     def setup(self) -> None:

@@ -174,7 +174,7 @@ class Kolmogorov:
     def __post_init__(self) -> None:
         for name in ("stored_resolution", "resolution"):
             n = getattr(self, name)
-            check(n >= 8 and n % 2 == 0, f"{name}={n}: expected an even whole number of at least 8")
+            check(8 <= n <= 4096 and n % 2 == 0, f"{name}={n}: expected an even whole number from 8 to 4096")
         for name in ("domain_length", "noise_kappa", "noise_alpha", "initial_alpha", "initial_tau"):
             value = getattr(self, name)
             check(0 < value < math.inf, f"{name}={value}: expected a number above 0")

@@ -62,7 +62,7 @@ class WorkDir:
             ) from None
 
     def check(self, config: ml_collections.ConfigDict) -> None:
-        """Raises UserError where the folder holds a run of another configuration; writes nothing."""
+        """Raises UserError where the folder holds a run of another configuration, or damaged records; writes nothing."""
         try:
             is_file = self.path.exists() and not self.path.is_dir()
         except OSError as error:
@@ -85,6 +85,8 @@ class WorkDir:
                     f"work directory '{self.path}' holds a run with {field} = {stored.get(field)!r}, asked for"
                     f" {asked.get(field)!r}: give another --workdir, or delete that one"
                 )
+        for read in (self.provenance, self.wall_seconds, self.results):
+            read()  # a damaged file is told now, not after hours
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -121,15 +123,13 @@ class WorkDir:
 
     def provenance(self) -> dict[str, Any]:
         """The provenance that `write_config` was last given; empty for a new folder."""
-        file = self.path / "provenance.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        return files.read_json(self.path / "provenance.json", "restore it, or give another --workdir") or {}
 
     # --- wall time -------------------------------------------------------------------------------------------------
 
     def wall_seconds(self) -> dict[str, float]:
         """Seconds spent by phase, over all starts of the run."""
-        file = self.path / "wall_seconds.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        return files.read_json(self.path / "wall_seconds.json", "delete it: times are then counted anew") or {}
 
     def write_wall_seconds(self, spent: dict[str, float]) -> None:
         """Replaces the record of `wall_seconds`."""
@@ -160,8 +160,7 @@ class WorkDir:
 
     def results(self) -> dict[str, Any] | None:
         """results.json, or None."""
-        file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return files.read_json(self.path / "results.json", "delete it: the same command judges the run again")
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Writes results.json, whole."""

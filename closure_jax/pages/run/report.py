@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.run import sections
 from closure_jax.pages.run.sections import Run
@@ -28,7 +29,7 @@ def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = No
       The path of report.html.
     Raises:
       FileNotFoundError: one of the files is missing.
-      ValueError: a file cannot be read; the message names the file, and the line of metrics.jsonl.
+      UserError: a file cannot be read; the message names the file, and the line of metrics.jsonl.
     """
     run = _read(directory, results)
     run.folder.mkdir(exist_ok=True)
@@ -43,7 +44,9 @@ def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
         try:
             return json.loads((directory / name).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{directory / name}: not JSON ({error})") from error
+            raise UserError(
+                f"'{directory / name}' is no JSON ({error}): expected it as the run wrote it; restore it"
+            ) from None
 
     known = load("results.json") if results is None else results
     with np.load(directory / "arrays.npz", allow_pickle=False) as archive:
@@ -65,5 +68,7 @@ def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
             phases.setdefault(record["phase"], {})[record["step"]] = record
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not a record with phase and step") from error
+                raise UserError(
+                    f"'{path}', line {number}: expected a record with phase and step; delete that line"
+                ) from error
     return {phase: [records[step] for step in sorted(records)] for phase, records in phases.items()}
