@@ -1,6 +1,7 @@
 """Training: resume, records, and what ends a run."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +56,9 @@ def resume(work: WorkDir) -> TrainState:
     return loop.run(quadratic_phase(12), initial_state(), work, log_every=2, checkpoint_every=4)
 
 
-def assert_goes_on_as_unbroken(broken: WorkDir) -> None:
-    """Resumed, a run that was stopped ends with the numbers and the records of one that was not."""
-    whole = WorkDir(broken.path.with_name("whole"))
+def assert_goes_on_as_unbroken(broken: WorkDir, beside: Path | None = None) -> None:
+    """Resumed, a run that was stopped ends with the numbers and the records of one that was not, which runs beside it."""
+    whole = WorkDir(beside or broken.path.with_name("whole"))
     expected, resumed = resume(whole), resume(broken)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(resumed), jax.device_get(expected))
     assert records(broken) == records(whole)

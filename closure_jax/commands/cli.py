@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import errno
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +14,8 @@ import jax
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,6 +47,16 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
         return refuse(str(error))
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
+        if isinstance(error, BrokenPipeError):
+            _drop_output()
+            print("closure_jax: nobody reads the output: stopped", file=sys.stderr)
+            return 128 + signal.SIGPIPE
+        if error.errno in _FULL or any(
+            os.strerror(number) in str(error) for number in _FULL
+        ):  # of a copied folder, or of HDF5
+            return refuse(
+                f"no space left on the disk{where}: expected room; make some, and give the same command again"
+            )
         return refuse(
             f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
         )
@@ -62,6 +76,11 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Lets what is still to be printed go nowhere: Python would complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _starts() -> bool:

@@ -9,13 +9,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 import closure_jax
 from closure_jax import devices, files, interrupts
-from closure_jax.data import dataset, simulate
+from closure_jax.data import dataset, hdf5, simulate
 from closure_jax.errors import UserError
 from closure_jax.problems.base import Problem, System, class_name
 
@@ -127,7 +126,7 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
     burn_in = round(simulation.burn_in / simulation.interval())
     chunk = min(simulation.chunk, total)
     together = max(1, min(50, len(times), _TOGETHER // (4 * n * n)))
-    with files.aside(path) as partial, h5py.File(partial, "w") as file:
+    with hdf5.writing(path, 8 * total * len(times) * n * n) as file:
         arrays = {
             (split, field): file.create_dataset(
                 f"{split}/{field}", (count, len(times), n, n), np.float32, chunks=(1, together, n, n)

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax import devices, files, random
+from closure_jax import devices, random
 from closure_jax.config.experiment import Experiment
 from closure_jax.config.optimisers import optimiser
-from closure_jax.data import batches
+from closure_jax.data import batches, hdf5
 from closure_jax.data.generate import exclusive
 from closure_jax.latent.spaces import Setting
 from closure_jax.training import identity, steps
@@ -122,7 +122,7 @@ def cached(run: "Run", field: str, name: str, numbers: dict[str, Any], make: Cal
             return stored["array"][:]
         print(f"latent_distances: {name} of the {field} fields")
         array = make()
-        with files.aside(file) as partial, h5py.File(partial, "w") as target:
+        with hdf5.writing(file, array.nbytes) as target:
             target["array"] = array
             target.attrs.update(field=field, data_checksum=run.dataset.checksum, **numbers)
         return array

@@ -1,10 +1,13 @@
 """Checkpoints of one phase of training, by Orbax, which no other module imports."""
 
+import contextlib
+import errno
 import functools
 import hashlib
 import logging
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,19 +20,31 @@ from closure_jax.errors import UserError
 
 @functools.cache
 def _drop_late_complaints() -> None:
-    """Drops tracebacks that follow a failed read: threads of Orbax's storage library report, at any later time, to an event loop
-    that has ended. The read itself has raised by then."""
+    """Drops tracebacks of what has been raised before: threads of Orbax's storage library report a failed read, at any later time,
+    to an event loop that has ended; and TensorBoard's writer closes its file once more on a disk that is full."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
+        error = unraisable.exc_value
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if "Event loop is closed" not in str(error) and not full:
             before(unraisable)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    for name in ("asyncio", "absl"):  # the latter is Orbax's, whose errors are raised as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 _DIGEST = "sha256"
+_CANT_WRITE = {
+    "No space left": "no space left",
+    "Disk quota exceeded": "disk quota exceeded",
+    "File too large": "file too large",
+    "Read-only file system": "read-only file system",
+    "Permission denied": "permission denied",
+    "Input/output error": "input or output error",
+}
+"""What Orbax and its storage library say where a file can't be written, and what we do."""
 
 
 def _digest(tree: Any) -> str:
@@ -54,6 +69,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            _drop_late_complaints()
             own = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
@@ -94,9 +110,10 @@ class Checkpoints:
             return
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         manager, host = self._open(), jax.device_get(tree)
-        for later in [other for other in manager.all_steps() if other >= step]:
-            manager.delete(later)
-        manager.save(step, args=ocp.args.StandardSave(host), custom_metadata={_DIGEST: _digest(host)})
+        with self._writing():
+            for later in [other for other in manager.all_steps() if other >= step]:
+                manager.delete(later)
+            manager.save(step, args=ocp.args.StandardSave(host), custom_metadata={_DIGEST: _digest(host)})
 
     def restore(self, template: Any) -> Any:
         """The newest tree that is whole, as numpy arrays in the structure of `template`, whatever devices saved it.
@@ -108,7 +125,6 @@ class Checkpoints:
         """
         newest = self.require()
         like = jax.device_get(template)
-        _drop_late_complaints()
         found = f"'{self._checkpoints.name}' in '{self._run}'"
         damaged: dict[int, str] = {}
         for step in sorted(self._open().all_steps(), reverse=True):
@@ -139,7 +155,24 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for writes in the background."""
-        if self._manager is not None:
-            self._manager.wait_until_finished()
-            self._manager.close()
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with self._writing():
+                manager.wait_until_finished()
+                manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises UserError where Orbax can't write, now or in the background before; its errors have no type of their own."""
+        try:
+            yield
+        except Exception as error:
+            said = str(error)
+            reason = next((why for word, why in _CANT_WRITE.items() if word in said), None)
+            if reason is None:
+                raise
             self._manager = None
+            raise UserError(
+                f"a checkpoint can't be written to '{self._checkpoints}' ({reason}): expected room in a folder of yours; make"
+                " some, and the same command goes on from the checkpoint before"
+            ) from None

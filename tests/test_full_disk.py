@@ -1,0 +1,121 @@
+"""A disk that is full: one line, status 2, what was whole stays, and the same command goes on when there is room."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_training import assert_goes_on_as_unbroken, initial_state, quadratic_phase
+
+from closure_jax.commands import cli
+from closure_jax.training import loop
+from closure_jax.workdir import WorkDir
+
+pytestmark = pytest.mark.slow
+
+
+class Disk:
+    """A small file system of its own."""
+
+    def __init__(self, path: Path, kilobytes: int):
+        self.path = path
+        self._mount("size", kilobytes)
+
+    def _mount(self, options: str, kilobytes: int) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", f"{options}={kilobytes}k", "tmpfs", str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"can't mount a small disk here: {done.stderr.strip()}")
+
+    def grow(self, kilobytes: int) -> None:
+        self._mount("remount,size", kilobytes)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    yield lambda kilobytes: Disk(path, kilobytes)
+    subprocess.run(["umount", str(path)], capture_output=True, check=False)
+
+
+HDF5 = """
+import pathlib, sys
+import numpy as np
+from closure_jax.commands import cli
+from closure_jax.data import hdf5
+
+def work():
+    with hdf5.writing(pathlib.Path(sys.argv[1]) / "data.h5", int(sys.argv[2])) as file:
+        fields = file.create_dataset("fields", (40, 64, 64), np.float32, chunks=(1, 64, 64))
+        for number in range(40):
+            fields[number] = number
+
+sys.exit(cli.run(work))
+"""
+
+
+@pytest.mark.parametrize("asked", [40 * 64 * 64 * 4, 0], ids=["before", "meanwhile"])
+def test_data_that_do_not_fit_are_refused_and_the_library_does_not_crash(disk, asked):
+    small = disk(300)
+    command = [sys.executable, "-c", HDF5, str(small.path), str(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "no space left on the disk" in line and "expected room" in line
+    assert list(small.path.iterdir()) == []
+    small.grow(2000)
+    assert subprocess.run(command, check=False).returncode == 0
+    assert [path.name for path in small.path.iterdir()] == ["data.h5"]
+
+
+def test_a_checkpoint_that_does_not_fit_ends_training_which_goes_on_when_there_is_room(disk, tmp_path, capsys):
+    small = disk(400)
+    work = WorkDir(small.path / "run")
+    work.path.mkdir()
+    ballast = small.path / "ballast"
+
+    def filled_at_six(step):
+        if step == 6:
+            while not (work.path / "checkpoints" / "transport" / "4").is_dir():  # saved in the background
+                time.sleep(0.01)
+            with open(ballast, "wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+        return quadratic_phase(12).batch_at(step)
+
+    phase = quadratic_phase(12, batch_at=filled_at_six)
+    capsys.readouterr()
+    assert cli.run(lambda: loop.run(phase, initial_state(), work, log_every=2, checkpoint_every=4) and None) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no space left" in line and "expected room" in line
+    assert work.checkpoints("transport").latest() == 4
+    ballast.unlink()
+    assert_goes_on_as_unbroken(work, tmp_path / "whole")
+
+
+def test_a_folder_that_can_not_be_copied_is_told_in_one_line(capsys, tmp_path, disk):
+    small = disk(100)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(np.zeros(10**6, np.uint8).tobytes())
+    assert cli.run(lambda: shutil.copytree(tmp_path / "folder", small.path / "copy")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no space left on the disk" in line
+
+
+def test_output_that_nobody_reads_ends_a_command_quietly():
+    code = "import sys, time\nfrom closure_jax.commands import cli\n"
+    code += "def work():\n    while True: print('a line', flush=True)\nsys.exit(cli.run(work))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 141 and said == "closure_jax: nobody reads the output: stopped\n"
