@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import REPOSITORY, built, configured
+from helpers import REPOSITORY, built, configured, refusal
 
 from closure_jax import config, devices, workdir
 from closure_jax.commands import train as main
@@ -375,6 +375,17 @@ def test_other_data_than_a_run_began_with_are_refused(capsys, folder, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert "other data" in line and "000000000000" in line and "expected the same" in line
     assert {name: text for name, text in content(folder).items() if ".lock" not in name} == before
+
+
+def test_a_start_that_is_not_there_or_another_than_before_is_refused_before_data_are_made(capsys, folder):
+    online = f"--config={EXPERIMENT.with_name('cs_ga_online.py')}:small"
+    line = refused(capsys, online, "--workdir=w", "--config.program.start=nowhere")
+    assert "'nowhere' is no closure that ships" in line and "expected" in line
+    before = {"started_from": "0123456789ab"}
+    line = refusal(main._same_start, before, "ba9876543210", workdir.WorkDir("w"))
+    assert "0123456789ab" in line and "ba9876543210" in line and "expected the same" in line
+    for known in ({}, {"started_from": "ba9876543210"}):
+        main._same_start(known, "ba9876543210", workdir.WorkDir("w"))
 
 
 def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatch):

@@ -10,7 +10,8 @@ import optax
 import pytest
 from helpers import built
 
-from closure_jax.config.optimisers import Plateau, optimiser
+from closure_jax import devices
+from closure_jax.config.optimisers import Cosine, Plateau, optimiser
 from closure_jax.config.settings import Optimisation
 from closure_jax.data.dataset import FIELDS, Dataset, Normalisation
 from closure_jax.errors import UserError
@@ -35,7 +36,7 @@ def quadratic_phase(total: int, **changes) -> loop.Phase:
         "batch_at": lambda step: {"x": np.full((4, 3), step, np.float32), "position": np.arange(4)},
         "train_step": steps.make_train_step(loss, optax.with_extra_args_support(optax.adam(0.1)), 0.9),
         "key": jax.random.key(3),
-        "learning_rate": lambda step: 0.1,
+        "learning_rate": lambda step, state: 0.1,
         "validate": lambda params: {"validation_loss": float(params["w"][0])},
     }
     return loop.Phase(**(values | changes))
@@ -139,6 +140,17 @@ def test_the_plateau_schedule_lowers_the_rate_where_the_loss_stays_and_only_ther
     np.testing.assert_allclose(stays[:60], 0.01, rtol=1e-4)
     np.testing.assert_allclose(stays[70:120], 0.005, rtol=1e-4)
     np.testing.assert_allclose(stays[130:], 0.0025, rtol=1e-4)
+
+
+def test_the_recorded_rate_has_the_factor_of_the_plateau():
+    settings, zeros = Optimisation(learning_rate=0.01, clip_norm=1.0), {"w": jnp.zeros(2)}
+    for schedule, factor in ((Plateau(decay_every=30, decay_factor=0.5), 0.25), (Cosine(), 1.0)):
+        adam = optimiser(settings, schedule)
+        state = TrainState.create(zeros, adam)
+        for _ in range(62):  # the loss stays
+            _, opt_state = jax.jit(adam.update)(zeros, state.opt_state, zeros, value=jnp.float32(1))
+            state = state.replace(opt_state=opt_state)
+        assert phase.plateau_factor(devices.replicate(state)) == factor
 
 
 def test_latents_are_at_standard_scale_or_where_asked_in_the_units_of_the_field(tmp_path):

@@ -5,17 +5,12 @@ Closures that are trained already run in the solver; nothing is trained.
 
 import argparse
 import dataclasses
-import hashlib
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from closure_jax import devices, files, pretrained, random
-from closure_jax.closure import StochasticClosure
 from closure_jax.commands import compare, train
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
@@ -131,19 +126,12 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
                 (other.name, other.seed) != (experiment.name, experiment.seed),
                 f"--closures: '{other.where}' and '{where}' have experiment and seed in common, expected one of them",
             )
-        found.append(Closure(experiment.name, experiment.seed, where, _digest(model), draw))
+        found.append(Closure(experiment.name, experiment.seed, where, pretrained.digest(model), draw))
     assert first is not None
     law = exact_law(first.problem)
     if law is not None and ORACLE not in [closure.name for closure in found]:
         found.append(Closure(ORACLE, 0, ORACLE, "", law))
     return found, first
-
-
-def _digest(model: StochasticClosure) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _rules(kind: str, periods: Sequence[int], draw: Draw) -> list[Coupling]:

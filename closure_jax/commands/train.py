@@ -5,7 +5,7 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,11 +163,15 @@ def run(experiment: Experiment, work: WorkDir, mode: str) -> None:
         raise UserError(
             f"data folder '{data_folder()}' is a file: expected a folder, or another one in CLOSURE_JAX_DATA"
         )
+    started = "" if mode == "evaluate" else _started_from(experiment, work)
     with work.lock():
         dataset = given or simulated_data(experiment, work)
         facts = provenance.provenance(dataset.path, dataset.checksum)
         before = devices.on_main(work.provenance)
         _same_data(before, facts, work)
+        if started:
+            _same_start(before, started, work)
+            facts["started_from"] = started
         if devices.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
@@ -194,6 +198,26 @@ def _same_data(before: dict[str, Any], facts: dict[str, Any], work: WorkDir) -> 
             f"work directory '{work.path}' holds a run on other data (checksum {stored[:12]}, those of now in"
             f" '{facts['data_path']}' have {facts['data_checksum'][:12]}): expected the same; restore them, or give another"
             " --workdir"
+        )
+
+
+def _started_from(experiment: Experiment, work: WorkDir) -> str:
+    """Digest of the closure that training goes on from; empty where it begins anew, or has ended.
+
+    Raises:
+      UserError: there is none there: told before data are made.
+    """
+    asked: Callable[[Experiment], str] = getattr(experiment.program, "started_from", lambda experiment: "")
+    return "" if devices.on_main(lambda: work.has_begun("closure")) else asked(experiment)
+
+
+def _same_start(before: dict[str, Any], started: str, work: WorkDir) -> None:
+    """Raises UserError where the run began from another closure than the one that is there now."""
+    stored = before.get("started_from")
+    if stored not in (None, started):
+        raise UserError(
+            f"work directory '{work.path}' holds a run that started from a closure with digest {stored}, the one of"
+            f" --config.program.start has {started} now: expected the same; restore it, or give another --workdir"
         )
 
 

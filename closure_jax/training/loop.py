@@ -27,7 +27,7 @@ class Phase:
       batch_at: step -> global batch, a dict of numpy arrays; a pure function.
       train_step: (state, batch, key) -> (state, metrics), for `devices.data_parallel`.
       key: of the phase; the step folds in its number.
-      learning_rate: step -> rate, for the record.
+      learning_rate: (step, state) -> rate, for the record.
       validate: moving average of params -> measures, called at checkpoints.
     """
 
@@ -37,7 +37,7 @@ class Phase:
     batch_at: Callable[[int], dict[str, np.ndarray]]
     train_step: Callable[..., Any]
     key: jax.Array
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int, TrainState], float]
     validate: Callable[[Any], dict[str, float]]
 
 
@@ -106,7 +106,7 @@ def _train(
             values = _fetch(waiting, phase, logged_at, checkpoints)
             seconds = time.perf_counter() - clock
             values |= {
-                "learning_rate": phase.learning_rate(step),
+                "learning_rate": phase.learning_rate(step, state),
                 "steps_per_second": (done - logged_at) / max(seconds, 1e-9),
             }
             host = devices.unreplicate(state) if saves or stops else None

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-import closure_jax
+from closure_jax import pretrained
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
@@ -99,6 +99,14 @@ class Online(Optimisation):
                 f"program.leads={self.leads}: expected fewer than the {snapshots} snapshots of a trajectory",
             ),
         ]
+
+    def started_from(self, experiment: Experiment) -> str:
+        """Digest of the closure to go on from; empty where there is none.
+
+        Raises:
+          UserError: see `start`.
+        """
+        return pretrained.digest(_loaded(self.start, experiment)) if self.start else ""
 
     def phases(self, experiment: Experiment) -> list[Phase]:
         """Those before, if there is nothing to start from, and the one through the solver."""
@@ -232,7 +240,7 @@ def _loaded(start: str, experiment: Experiment) -> StochasticClosure:
     Raises:
       UserError: there is none, or it is made of other modules than this experiment.
     """
-    model = closure_jax.load(start)
+    model = pretrained.load(start)
     shapes = [
         jax.tree.map(np.shape, {name: params[name] for name in (*FIELDS, "network")})
         for params in (model.params, experiment.template()["params"])

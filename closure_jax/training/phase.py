@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from optax import tree_utils
 
 from closure_jax import devices, random
 from closure_jax.config.experiment import Experiment, Trained
@@ -132,12 +133,18 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         batch_at=batch_at,
         train_step=steps.make_train_step(prepared.loss, adam, settings.ema_decay),
         key=random.stream(experiment.seed, "train", phase.name),
-        learning_rate=lambda step: float(rate(step)),
+        learning_rate=lambda step, state: float(rate(step)) * plateau_factor(state),
         validate=prepared.validate,
     )
     log = experiment.training
     state = loop.run(looped, TrainState.create(params, adam), run.work, log.log_every, log.checkpoint_every)
     return state.ema
+
+
+def plateau_factor(state: TrainState) -> float:
+    """What a plateau has made of the rate, 1 under another schedule; of a state that all devices hold."""
+    factor = tree_utils.tree_get(state.opt_state, "scale")
+    return 1.0 if factor is None else float(devices.first(factor))
 
 
 def validation_keys(experiment: Experiment, phase: str, count: int) -> jax.Array:

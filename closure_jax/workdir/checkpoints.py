@@ -20,8 +20,8 @@ from closure_jax.errors import UserError
 
 @functools.cache
 def _drop_late_complaints() -> None:
-    """Drops tracebacks of what has been raised before: threads of Orbax's storage library report a failed read, at any later time,
-    to an event loop that has ended; and TensorBoard's writer closes its file once more on a disk that is full."""
+    """Drops tracebacks of what has been raised before: threads of Orbax's storage library report a failed read, at any later
+    time, to an event loop that has ended; and TensorBoard's writer closes its file once more on a disk that is full."""
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
