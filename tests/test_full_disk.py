@@ -39,7 +39,7 @@ def disk(tmp_path):
     path = tmp_path / "disk"
     path.mkdir()
     yield lambda kilobytes: Disk(path, kilobytes)
-    subprocess.run(["umount", str(path)], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
 
 HDF5 = """
