@@ -13,6 +13,7 @@ from closure_jax import config, devices, workdir
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
+from closure_jax.errors import UserError
 from closure_jax.training import programs
 
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
@@ -267,6 +268,37 @@ def test_a_work_directory_in_use_is_refused(capsys, folder):
     with workdir.WorkDir(path).lock():
         line = refused(capsys, TINY, "--workdir=w")
     assert "'w'" in line and "in use" in line
+
+
+def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(capsys, folder, monkeypatch):
+    source = finished(folder / "old")
+    for name in ("transport/60/data", "closure/0/data", "autoencoder_closure/40.orbax-checkpoint-tmp/data"):
+        (source / "checkpoints" / name).parent.mkdir(parents=True)
+        (source / "checkpoints" / name).write_text(name)
+    (source / "metrics.jsonl").write_text("{}\n")
+
+    def stop(run):
+        raise UserError("trained")
+
+    monkeypatch.setattr(programs, "train", stop)
+    given = [TINY, f"--config.data.path={authors_file(folder / 'fields.h5')}", "--config.transport.steps=80"]
+    for began in ("new", "the same command continues"):
+        assert main.main([*given, "--workdir=new", "--fork=old"]) == 2
+        out, err = capsys.readouterr()
+        assert err == "closure_jax: error: trained\n"
+        assert ("transport.steps: 60 there, 80 here" in out) == (began == "new")
+    made = folder / "new" / "checkpoints"
+    assert {path.name for path in made.glob("*/*")} == {"60"}
+    assert (made / "transport/60/data").read_text() == "transport/60/data"
+    assert workdir.WorkDir(folder / "new").provenance()["forked_from"] == "old"
+    finished(folder / "other")
+    for options, said in (
+        ([*given, "--workdir=new", "--fork=nowhere"], "'nowhere' has no config.json"),
+        ([TINY, "--workdir=old", "--fork=old"], "--fork=old: expected another run"),
+        ([*given, "--workdir=new", "--fork=other"], "holds a run that did not begin so"),
+        ([TINY, "--workdir=new", "--fork=old", "--mode=evaluate"], "--fork=old: expected no --mode=evaluate"),
+    ):
+        assert said in refused(capsys, *options)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------

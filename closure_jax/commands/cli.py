@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import jax
-
 from closure_jax import interrupts
 from closure_jax.errors import UserError
 
@@ -85,6 +83,8 @@ def _drop_output() -> None:
 
 def _starts() -> bool:
     """Whether jax has a device."""
+    import jax  # --help does without
+
     try:
         return bool(jax.devices())
     except (RuntimeError, AssertionError):

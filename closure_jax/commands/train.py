@@ -22,6 +22,9 @@ from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
 if TYPE_CHECKING:
     from closure_jax.closure import StochasticClosure
 
+_BEGAN = ("started_from", "forked_from")
+"""Facts of a run's beginning, which stay."""
+
 _HELD_AGAINST_THE_LAW = 16
 """Test states of given data, about."""
 
@@ -31,6 +34,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config", metavar="FILE.py[:PRESET]", help="experiment; presets: paper, small, tiny")
     parser.add_argument("--workdir", help="work directory; default runs/EXPERIMENT-PRESET in the current folder")
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train", help="evaluate: judge what DIR holds")
+    parser.add_argument("--fork", metavar="DIR", help="a new run that goes on from the phases of another, changed")
     parser.add_argument("--dry_run", action="store_true", help="print configuration, phases and their cost, and end")
     parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
     parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
@@ -63,7 +67,24 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     config_lib.override(config, overrides)
     experiment = config_lib.build(config)
     work.check(config)
+    if options.fork is not None:
+        _check_fork(options, work)
     return experiment, work
+
+
+def _check_fork(options: argparse.Namespace, work: WorkDir) -> None:
+    """Raises UserError where --fork names no run, or the work directory holds one that began otherwise."""
+    if options.mode == "evaluate":
+        raise UserError(f"--fork={options.fork}: expected no --mode=evaluate beside it, which trains nothing")
+    source = WorkDir(options.fork)
+    source.config()  # refuses what is no run
+    if source.path.resolve() == work.path.resolve():
+        raise UserError(f"--fork={options.fork}: expected another run than that of --workdir")
+    began = (work.path / "config.json").exists()
+    if began and work.provenance().get("forked_from") != str(source.path):
+        raise UserError(
+            f"--fork={options.fork}: work directory '{work.path}' holds a run that did not begin so: give another --workdir"
+        )
 
 
 def data_folder() -> pathlib.Path:
@@ -148,9 +169,14 @@ def _load(experiment: Experiment, file: pathlib.Path) -> dataset_lib.Dataset:
     return dataset.first(data.train_trajectories) if data.train_trajectories else dataset
 
 
-def run(experiment: Experiment, work: WorkDir, mode: str) -> None:
+def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = None) -> None:
     """The whole job, or the evaluation of a finished one.
 
+    Args:
+      experiment: what is trained and judged.
+      work: the run's folder.
+      mode: `train` or `evaluate`.
+      fork: the folder of a run whose phases a new one starts from.
     Raises:
       UserError: the data are not those that the run began with, or anything else is wrong.
     """
@@ -172,12 +198,17 @@ def run(experiment: Experiment, work: WorkDir, mode: str) -> None:
         if started:
             _same_start(before, started, work)
             facts["started_from"] = started
+        if fork is not None:
+            facts["forked_from"] = str(pathlib.Path(fork))
+        facts = {name: before[name] for name in _BEGAN if name in before} | facts
         if devices.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
             if not before:
+                if fork is not None:
+                    devices.on_main(lambda: _fork(work, WorkDir(fork), experiment))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, data_folder()))
             if not devices.on_main(lambda: evaluate.is_stale(experiment, work)):
@@ -188,6 +219,16 @@ def run(experiment: Experiment, work: WorkDir, mode: str) -> None:
         devices.on_main(lambda: judge(experiment, dataset, model, work, facts))
         print(f"results: {work.path / 'results.json'}")
         print(f"report: {work.path / 'report.html'}")
+
+
+def _fork(work: WorkDir, source: WorkDir, experiment: Experiment) -> None:
+    """Takes the phases of another run, and says in what this one differs."""
+    theirs, ours = (dict(config_lib.leaves(config)) for config in (source.config(), experiment.config))
+    changed = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
+    work.fork(source)
+    print(f"fork of {source.path}, which differs in {', '.join(changed) or 'nothing'}:")
+    for name in changed:
+        print(f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here")
 
 
 def _same_data(before: dict[str, Any], facts: dict[str, Any], work: WorkDir) -> None:
@@ -271,4 +312,4 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         return
     if options.mode == "evaluate":
         work.checkpoints("closure").require()
-    run(experiment, work, options.mode)
+    run(experiment, work, options.mode, options.fork)

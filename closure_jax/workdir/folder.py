@@ -190,6 +190,17 @@ class WorkDir:
             write_json(partial / "records.json", self.records(phase))
             write_json(partial / "trained_by.json", facts | {"sha256": _digests(partial)})
 
+    def fork(self, source: "WorkDir") -> None:
+        """Takes the phases of another run, finished or not, as if this run had trained them; not the closure that they made."""
+        for phase in sorted(source.path.glob("checkpoints/*")):
+            if phase.name != "closure":
+                with files.aside(self.path / "checkpoints" / phase.name) as partial:
+                    partial.parent.mkdir(exist_ok=True)
+                    shutil.copytree(phase, partial, ignore=shutil.ignore_patterns("*tmp*"))
+        if (source.path / "metrics.jsonl").is_file():
+            with files.aside(self.path / "metrics.jsonl") as partial:
+                shutil.copyfile(source.path / "metrics.jsonl", partial)
+
     def import_phase(self, phase: str, folder: pathlib.Path) -> dict[str, Any] | None:
         """Takes a phase that `export_phase` left in `folder`, as if this run had trained it.
 
