@@ -10,6 +10,7 @@ import pytest
 from helpers import REPOSITORY, built, configured, refusal
 
 from closure_jax import config, devices, workdir
+from closure_jax.commands import origins
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
@@ -414,10 +415,10 @@ def test_a_start_that_is_not_there_or_another_than_before_is_refused_before_data
     line = refused(capsys, online, "--workdir=w", "--config.program.start=nowhere")
     assert "'nowhere' is no closure that ships" in line and "expected" in line
     before = {"started_from": "0123456789ab"}
-    line = refusal(main._same_start, before, "ba9876543210", workdir.WorkDir("w"))
+    line = refusal(origins.check_same_start, before, "ba9876543210", workdir.WorkDir("w"))
     assert "0123456789ab" in line and "ba9876543210" in line and "expected the same" in line
     for known in ({}, {"started_from": "ba9876543210"}):
-        main._same_start(known, "ba9876543210", workdir.WorkDir("w"))
+        origins.check_same_start(known, "ba9876543210", workdir.WorkDir("w"))
 
 
 def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatch):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from closure_jax import devices, files, pretrained, random
-from closure_jax.commands import compare, train
+from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
@@ -99,7 +99,7 @@ def _run(
     """A point for each ensemble, as it ends; the true ones run first."""
     if not planned:
         return
-    true = a_posteriori.reference(experiment.problem, train.data_of(experiment), 0, settings, scratch)
+    true = a_posteriori.reference(experiment.problem, origins.data_of(experiment), 0, settings, scratch)
     for closure, kind, rule in planned:
         print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
