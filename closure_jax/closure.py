@@ -3,6 +3,7 @@
 Encode the vorticity, sample the closure's latent with the transport network, decode. Pure: jit, vmap, grad and scan work.
 """
 
+import hashlib
 import operator
 import pathlib
 from typing import TYPE_CHECKING, Any, Self
@@ -78,6 +79,13 @@ class StochasticClosure:
     def load(cls, directory: str | pathlib.Path) -> "StochasticClosure":
         """`closure_jax.load`: the closure that a finished run left in its work directory."""
         return closure_jax.load(directory)
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that differ where any number of the closure does."""
+        numbers = hashlib.sha256()
+        for leaf in jax.tree.leaves(self):
+            numbers.update(np.asarray(leaf).tobytes())
+        return numbers.hexdigest()[:12]
 
     def __call__(self, key: Key[Array, ""], vorticity: Fields, steps: Steps | None = None) -> Float[Array, "batch n n"]:
         """One sample of H for each field, both in physical units; field i draws from fold_in(key, i)."""

@@ -10,7 +10,7 @@ import pytest
 from helpers import REPOSITORY, refusal
 
 import closure_jax
-from closure_jax import config, pretrained
+from closure_jax import config
 from closure_jax.coupling import Coupled, FixedSteps
 from closure_jax.data.dataset import FIELDS, Normalisation
 from closure_jax.training.online import Online
@@ -178,7 +178,7 @@ def test_it_goes_on_from_a_trained_closure_of_the_same_modules():
         (phase,) = other.program.phases(other)
         assert said in refusal(phase.start, jax.random.key(0), {})
         assert said in refusal(other.program.started_from, other)
-    assert experiment.program.started_from(experiment) == pretrained.digest(shipped)
+    assert experiment.program.started_from(experiment) == shipped.digest()
 
 
 def test_it_refuses_a_closure_of_other_data():

@@ -396,7 +396,8 @@ for pattern, how in json.loads(sys.argv[2]):
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_in_one_short_line_without_a_traceback(tmp_path):
     command = [sys.executable, "-c", DAMAGER, str(tmp_path), json.dumps(DAMAGES)]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=True)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
     messages = [json.loads(line) for line in result.stdout.splitlines()]
     for damage, message in zip(DAMAGES, messages, strict=True):
         assert message.startswith("checkpoint 60 of 'transport' in ") and len(message.splitlines()) == 1, damage

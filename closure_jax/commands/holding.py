@@ -126,7 +126,7 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
                 (other.name, other.seed) != (experiment.name, experiment.seed),
                 f"--closures: '{other.where}' and '{where}' have experiment and seed in common, expected one of them",
             )
-        found.append(Closure(experiment.name, experiment.seed, where, pretrained.digest(model), draw))
+        found.append(Closure(experiment.name, experiment.seed, where, model.digest(), draw))
     assert first is not None
     law = exact_law(first.problem)
     if law is not None and ORACLE not in [closure.name for closure in found]:

@@ -4,7 +4,6 @@ A shipped one is an .npz file in this folder with parameters, scalings and confi
 Its parameters are kept in half precision, which halves the file and moves a sample by about a thousandth of its size.
 """
 
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -57,14 +56,6 @@ def opened(where: str | pathlib.Path) -> tuple[StochasticClosure, Experiment]:
     finally:
         checkpoints.close()
     return experiment.assemble(jax.tree.map(jnp.asarray, restored)), experiment
-
-
-def digest(model: StochasticClosure) -> str:
-    """Twelve hexadecimal digits that differ where any number of the closure does."""
-    numbers = hashlib.sha256()
-    for leaf in jax.tree.leaves(model):
-        numbers.update(np.asarray(leaf).tobytes())
-    return numbers.hexdigest()[:12]
 
 
 def shipped(name: str) -> tuple[StochasticClosure, Experiment, dict[str, Any]]:

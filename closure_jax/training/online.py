@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from closure_jax import pretrained
+import closure_jax
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
@@ -106,7 +106,7 @@ class Online(Optimisation):
         Raises:
           UserError: see `start`.
         """
-        return pretrained.digest(_loaded(self.start, experiment)) if self.start else ""
+        return _loaded(self.start, experiment).digest() if self.start else ""
 
     def phases(self, experiment: Experiment) -> list[Phase]:
         """Those before, if there is nothing to start from, and the one through the solver."""
@@ -240,7 +240,7 @@ def _loaded(start: str, experiment: Experiment) -> StochasticClosure:
     Raises:
       UserError: there is none, or it is made of other modules than this experiment.
     """
-    model = pretrained.load(start)
+    model = closure_jax.load(start)
     shapes = [
         jax.tree.map(np.shape, {name: params[name] for name in (*FIELDS, "network")})
         for params in (model.params, experiment.template()["params"])
