@@ -96,7 +96,8 @@ def baseline(place: int) -> dict[str, Any]:
 
 
 def cap(axes: Axes, over_best: float, floor: float | None = None) -> None:
-    """Cuts the axis of y at `over_best` times the least value drawn: what failed shall not press the rest together.
+    """Cuts the axis of y at `over_best` times the best drawn, on a log axis the middle one of what the curves have at best: what
+    failed shall not press the rest together.
 
     Some point of each labelled curve stays in sight, and a triangle at the edge marks each that does not.
     """
@@ -107,7 +108,8 @@ def cap(axes: Axes, over_best: float, floor: float | None = None) -> None:
     least = [values.min() for values in curves if values.size]
     if least:
         low, high = min([*least, floor or np.inf]), max(values.max() for values in curves if values.size)
-        wanted = max(over_best * low, 1.1 * max(least))
+        best = float(np.median(least)) if axes.get_yscale() == "log" else low  # of which the exact law may be far ahead
+        wanted = max(over_best * best, 1.1 * max(least))
         axes.set_ylim(low / (1.1 if axes.get_yscale() == "log" else 1.02), min(1.1 * high, wanted))
         drawing.mark_outside(axes)
 
