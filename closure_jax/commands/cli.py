@@ -49,9 +49,8 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
             _drop_output()
             print("closure_jax: nobody reads the output: stopped", file=sys.stderr)
             return 128 + signal.SIGPIPE
-        if error.errno in _FULL or any(
-            os.strerror(number) in str(error) for number in _FULL
-        ):  # of a copied folder, or of HDF5
+        # the error of a copied folder has the number in its text alone
+        if error.errno in _FULL or any(os.strerror(number) in str(error) for number in _FULL):
             return refuse(
                 f"no space left on the disk{where}: expected room; make some, and give the same command again"
             )

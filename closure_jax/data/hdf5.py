@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import h5py
@@ -17,8 +18,8 @@ _MARGIN = 2**16  # bytes that a file takes beside its arrays
 def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
     """A new HDF5 file, which gets the name `path` where the block ends without an error; see `files.aside`.
 
-    The library ends the process, as it ends itself, where it still holds a file that it can't write out. So the room is asked for
-    first; and where the disk is full all the same, what was written is given back, which is room to close the file.
+    The library ends the process, as it ends itself, where it still holds a file that it can't write out. So the room is
+    looked for first; and where the disk is full all the same, what was written is given back, which is room to close the file.
 
     Args:
       path: of the file.
@@ -28,8 +29,8 @@ def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
       OSError: there is no room.
     """
     with files.aside(path) as partial:
-        with open(partial, "wb") as reserved:
-            os.posix_fallocate(reserved.fileno(), 0, size + _MARGIN)
+        if shutil.disk_usage(partial.parent).free < size + _MARGIN:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         file = h5py.File(partial, "w", rdcc_nbytes=0)  # arrays are written at once, so that little is left to close
         try:
             yield file
