@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, built, refusal
 
-from closure_jax import devices
 from closure_jax.bench import cost, measure, roofline, table
 from closure_jax.bench import rows as benchmarks
 from closure_jax.commands import bench
+from closure_jax.parallel import devices
 
 RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
 
@@ -196,7 +196,7 @@ def test_a_row_that_carries_its_state_goes_on_from_it():
 
 FOUR_DEVICES = """
     import sys, jax, numpy as np
-    from closure_jax import devices
+    from closure_jax.parallel import devices
     from closure_jax.bench import measure
     from closure_jax.bench import rows as benchmarks
     from closure_jax.commands import bench

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, built, configured, refusal
 
-from closure_jax import config, devices, workdir
+from closure_jax import config, workdir
 from closure_jax.commands import origins
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices
 from closure_jax.training import programs
 
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"

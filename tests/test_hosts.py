@@ -17,8 +17,9 @@ import pytest
 from helpers import REPOSITORY, refusal
 
 import closure_jax
-from closure_jax import config, devices
+from closure_jax import config
 from closure_jax.config.optimisers import optimiser
+from closure_jax.parallel import devices, processes, progress
 from closure_jax.training import loop
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
@@ -33,12 +34,13 @@ SHORT = (
 # Gradients of the losses, and the losses of five steps along them, saved to sys.argv[2].
 GRADIENTS = """
     import dataclasses, sys, jax, jax.numpy as jnp, numpy as np, optax
-    from closure_jax import config, devices
+    from closure_jax import config
+    from closure_jax.parallel import devices, processes, progress
     from closure_jax.latent.geometry_aware import GeometryAware
     from closure_jax.training import steps
     from closure_jax.training.state import TrainState
 
-    devices.start()
+    processes.start()
     experiment = config.build(config.load(sys.argv[1] + ":tiny"))
     others = {name: config.build(config.load(sys.argv[1].replace("cs_ga", name) + ":tiny")) for name in ("fm_ga", "mf_ga")}
     rng = np.random.default_rng(0)
@@ -86,7 +88,7 @@ GRADIENTS = """
             if number == 0:
                 found |= {f"{name}{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
         found["curve_" + name] = np.array(losses)
-    if devices.is_main():
+    if processes.is_main():
         np.savez(sys.argv[2], **found)
 """
 
@@ -109,24 +111,24 @@ JOB = """
     train.judge = note
     status = train.main(["--config=" + sys.argv[1] + ":tiny", "--workdir=" + str(folder / "run"), *sys.argv[3:]])
     try:
-        devices.on_main(refuse)
+        processes.on_main(refuse)
         told = ""
     except UserError as error:
         told = str(error)
     (folder / f"process{jax.process_index()}").write_text(f"{status}\\n{told}")
 
     with interrupts.listening():
-        before = devices.asked_to_stop()
-        devices.barrier()
+        before = processes.asked_to_stop()
+        processes.barrier()
         if jax.process_index() == jax.process_count() - 1:
             os.kill(os.getpid(), 15)
-        devices.asked_to_stop()
-        devices.barrier()
-        (folder / f"asked{jax.process_index()}").write_text(f"{before} {devices.asked_to_stop()}")
+        processes.asked_to_stop()
+        processes.barrier()
+        (folder / f"asked{jax.process_index()}").write_text(f"{before} {processes.asked_to_stop()}")
 """
 
 
-def start_processes(folder: Path, processes: int, devices_each: int) -> list[subprocess.Popen]:
+def start_processes(folder: Path, count: int, devices_each: int) -> list[subprocess.Popen]:
     folder.mkdir()
     script = textwrap.dedent(GRADIENTS) + textwrap.dedent(JOB)
     overrides = [f"--config.{text}" for text in SHORT.split()]
@@ -140,7 +142,7 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
         "CLOSURE_JAX_DATA": str(folder / "data"),
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # one process would read what another is still writing
         "JAX_COORDINATOR_ADDRESS": address,
-        "JAX_NUM_PROCESSES": str(processes),
+        "JAX_NUM_PROCESSES": str(count),
     }
     return [
         subprocess.Popen(
@@ -150,7 +152,7 @@ def start_processes(folder: Path, processes: int, devices_each: int) -> list[sub
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(processes)
+        for number in range(count)
     ]
 
 
@@ -161,13 +163,13 @@ def jobs(tmp_path_factory) -> dict[str, Path]:
     layouts = {"one": (1, 1), "four": (1, 4), "two": (2, 2)}
     started = {name: start_processes(home / name, *layout) for name, layout in layouts.items()}
     try:
-        for name, processes in started.items():
-            for number, process in enumerate(processes):
+        for name, job in started.items():
+            for number, process in enumerate(job):
                 printed, _ = process.communicate(timeout=900)
                 assert process.returncode == 0, printed
                 (home / name / f"printed{number}").write_text(printed)
     finally:
-        for process in (process for processes in started.values() for process in processes):
+        for process in (process for job in started.values() for process in job):
             process.kill()
     return {name: home / name for name in started}
 
@@ -207,10 +209,8 @@ def test_many_devices_have_the_gradients_of_one_and_train_along_its_curves(jobs)
 
 @pytest.mark.slow
 def test_all_processes_stop_where_one_of_them_is_asked_to(jobs):
-    for name, processes in (("one", 1), ("four", 1), ("two", 2)):
-        assert [(jobs[name] / f"asked{number}").read_text() for number in range(processes)] == [
-            "False True"
-        ] * processes
+    for name, count in (("one", 1), ("four", 1), ("two", 2)):
+        assert [(jobs[name] / f"asked{number}").read_text() for number in range(count)] == ["False True"] * count
 
 
 @pytest.mark.slow
@@ -269,18 +269,18 @@ def set_variables(monkeypatch, **values):
 
 
 def test_one_process_stays_alone(found, monkeypatch):
-    devices.start()
+    processes.start()
     set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="n1:1234", JAX_NUM_PROCESSES="1", JAX_PROCESS_ID="0")
-    devices.start()
+    processes.start()
     # as in a batch script, which is no job step though it is given the number of tasks
     set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="", JAX_NUM_PROCESSES="", JAX_PROCESS_ID="", SLURM_NTASKS="4")
-    devices.start()
-    assert found == [] and devices.is_main()
+    processes.start()
+    assert found == [] and processes.is_main()
 
 
 def test_variables_name_the_processes(found, monkeypatch):
     set_variables(monkeypatch, JAX_COORDINATOR_ADDRESS="[::1]:1234", JAX_NUM_PROCESSES="3", JAX_PROCESS_ID="2")
-    devices.start()
+    processes.start()
     (options,) = found
     del options["cluster_detection_method"]
     assert options == {"coordinator_address": "[::1]:1234", "num_processes": 3, "process_id": 2}
@@ -296,7 +296,7 @@ def test_wrong_variables_are_told_in_one_line(found, monkeypatch):
         (("n1:1234", "2", "2"), "JAX_PROCESS_ID=2: expected the number of this process, from 0 to 1"),
     ):
         set_variables(monkeypatch, **dict(zip(names, values, strict=True)))
-        assert named in refusal(devices.start)
+        assert named in refusal(processes.start)
     assert found == []
 
 
@@ -313,7 +313,7 @@ def test_a_slurm_step_starts_with_the_gpus_of_the_task(found, monkeypatch):
             SLURM_STEP_TASKS_PER_NODE=tasks_per_node,
             CUDA_VISIBLE_DEVICES=visible,
         )
-        devices.start()
+        processes.start()
         options = found.pop()
         assert options["cluster_detection_method"] == "slurm" and options.get("local_device_ids") == own
         assert found == []
@@ -321,8 +321,8 @@ def test_a_slurm_step_starts_with_the_gpus_of_the_task(found, monkeypatch):
 
 def test_progress_is_lines_where_output_is_no_terminal(monkeypatch, capsys):
     for seconds, shown in ((60.0, False), (0.01, True)):
-        monkeypatch.setattr(devices, "PROGRESS_SECONDS", seconds)
-        with devices.progress(8, "transport", "step", done=4) as bar:
+        monkeypatch.setattr(progress, "SECONDS", seconds)
+        with progress.bar(8, "transport", "step", done=4) as bar:
             for loss in (0.5, 0.25):
                 time.sleep(0.02)
                 bar.set_postfix(loss=loss, refresh=False)

@@ -7,9 +7,10 @@ import pytest
 from helpers import built
 from scipy import integrate, stats
 
-from closure_jax import closure, devices
+from closure_jax import closure
 from closure_jax.data.dataset import FIELDS
 from closure_jax.latent.joint import moment_divergence
+from closure_jax.parallel import devices
 from closure_jax.training import steps
 
 WEIGHTS = {"closure": 3.0, "vorticity": 0.5, "moments": 0.2}

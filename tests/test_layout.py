@@ -25,7 +25,7 @@ LAYERS = (
     ("coupling",),
     ("closure",),
     ("physics", "models", "transport", "latent"),
-    ("devices",),
+    ("parallel",),
     ("files", "interrupts", "random"),
     ("errors",),
 )

@@ -10,11 +10,11 @@ import optax
 import pytest
 from helpers import built
 
-from closure_jax import devices
 from closure_jax.config.optimisers import Cosine, Plateau, optimiser
 from closure_jax.config.settings import Optimisation
 from closure_jax.data.dataset import FIELDS, Dataset, Normalisation
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices
 from closure_jax.training import loop, phase, steps, two_phase
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from closure_jax import config as config_lib
-from closure_jax import devices
 from closure_jax.bench import roofline
 from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Dynamics
 from closure_jax.pages.tables import Table
+from closure_jax.parallel import devices
 from closure_jax.problems.base import System
 from closure_jax.training import steps
 

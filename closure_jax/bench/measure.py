@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from closure_jax import devices
 from closure_jax.bench import roofline, rows
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices
 
 BUDGET = 1.5  # seconds of repeats a row
 LEAST = 5  # repeats

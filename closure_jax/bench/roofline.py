@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from closure_jax import devices
+from closure_jax.parallel import devices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax import devices
 from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
@@ -23,6 +22,7 @@ from closure_jax.config.settings import Optimisation
 from closure_jax.coupling import Coupling, Extrapolated, Held, Scaled
 from closure_jax.coupling.advance import Coupled, CoupledState
 from closure_jax.coupling.draw import FixedSteps
+from closure_jax.parallel import devices
 from closure_jax.physics import spectral
 from closure_jax.training import steps
 from closure_jax.training.state import TrainState

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from closure_jax import config as config_lib
-from closure_jax import devices, workdir
+from closure_jax import workdir
 from closure_jax.bench import measure, roofline, table
 from closure_jax.bench import rows as rows_lib
 from closure_jax.commands import cli
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices
 from closure_jax.workdir import provenance
 
 

@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from closure_jax import devices, files, pretrained, random
+from closure_jax import files, pretrained, random
 from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import a_posteriori
+from closure_jax.parallel import processes
 from closure_jax.problems.oracle import exact_law
 from closure_jax.workdir import WorkDir, write_json
 
@@ -67,7 +68,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         not preset and not overrides,
         "study holding: closures bring preset and configuration along, expected neither :PRESET nor --config.",
     )
-    devices.start()
+    processes.start()
     closures, experiment = _closures(options.closures.split(","))
     periods = _periods(options.periods, experiment)
     planned = [

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax import devices
 from closure_jax.config import Experiment
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.data import generate
 from closure_jax.errors import UserError
+from closure_jax.parallel import processes
 from closure_jax.workdir import WorkDir
 
 BEGAN = ("started_from", "forked_from")
@@ -98,7 +98,7 @@ def simulated_data(experiment: Experiment, work: WorkDir | None = None) -> datas
             with work.timed("data") if work else contextlib.nullcontext():
                 generate.write(simulation, file)
 
-    devices.on_main(make)
+    processes.on_main(make)
     return _load(experiment, file)
 
 
@@ -155,7 +155,7 @@ def started_from(experiment: Experiment, work: WorkDir) -> str:
       UserError: there is none there: told before data are made.
     """
     asked: Callable[[Experiment], str] = getattr(experiment.program, "started_from", lambda experiment: "")
-    return "" if devices.on_main(lambda: work.has_begun("closure")) else asked(experiment)
+    return "" if processes.on_main(lambda: work.has_begun("closure")) else asked(experiment)
 
 
 def check_same_start(before: dict[str, Any], started: str, work: WorkDir) -> None:

@@ -68,7 +68,7 @@ class Run:
 
 def default_preset() -> str:
     """`paper` on an accelerator, `small` on a CPU; asked in a process of its own, which frees the device again."""
-    question = "from closure_jax import devices; print('paper' if devices.has_accelerator() else 'small')"
+    question = "from closure_jax.parallel import devices; print('paper' if devices.has_accelerator() else 'small')"
     answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=True)
     return answer.stdout.split()[-1]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax import devices
 from closure_jax.commands import cli, origins
 from closure_jax.config import Experiment
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices, processes
 from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
     with work.lock():
         dataset = given or origins.simulated_data(experiment, work)
         facts = provenance.provenance(dataset.path, dataset.checksum)
-        before = devices.on_main(work.provenance)
+        before = processes.on_main(work.provenance)
         origins.check_same_data(before, facts, work)
         if started:
             origins.check_same_start(before, started, work)
@@ -95,22 +95,22 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
         if fork is not None:
             facts["forked_from"] = str(pathlib.Path(fork))
         facts = {name: before[name] for name in origins.BEGAN if name in before} | facts
-        if devices.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
+        if processes.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
             if not before:
                 if fork is not None:
-                    devices.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
+                    processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
-            if not devices.on_main(lambda: evaluate.is_stale(experiment, work)):
+            if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
                 return
         work.write_config(experiment.config, facts)
-        devices.on_main(lambda: judge(experiment, dataset, model, work, facts))
+        processes.on_main(lambda: judge(experiment, dataset, model, work, facts))
         print(f"results: {work.path / 'results.json'}")
         print(f"report: {work.path / 'report.html'}")
 
@@ -148,8 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str]) -> None:
     options, overrides = _parse(arguments)
-    devices.start()
-    with devices.main_speaks():
+    processes.start()
+    with processes.main_speaks():
         _run(options, overrides)
 
 

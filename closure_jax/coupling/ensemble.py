@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from closure_jax import devices, interrupts
+from closure_jax import interrupts
 from closure_jax.coupling.advance import Dynamics, StepNumber
 from closure_jax.errors import check
+from closure_jax.parallel import devices, progress
 
 _FRAMES_PER_UNIT = 5
 _IN_MEMORY = 2**30  # bytes; snapshots of a larger ensemble go to a file
@@ -84,7 +85,7 @@ def rollouts(
         fields = _storage((units + 1, states * members, *grid), label, scratch)
         fields[0] = vorticity.reshape(states * members, *grid)
         frames, seconds = [vorticity[0, 0]], 0.0
-        bar = devices.progress(len(starts) * units * frames_per_unit, label, "frame")
+        bar = progress.bar(len(starts) * units * frames_per_unit, label, "frame")
         for first in starts:
             now = slice(first, first + size)
             each, initial = devices.split_members(

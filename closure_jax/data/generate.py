@@ -13,9 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 import closure_jax
-from closure_jax import devices, files, interrupts
+from closure_jax import files, interrupts
 from closure_jax.data import dataset, hdf5, simulate
 from closure_jax.errors import UserError
+from closure_jax.parallel import processes, progress
 from closure_jax.problems.base import Problem, System, class_name
 
 _BUFFER = 2**28  # bytes of snapshots in memory before they are written
@@ -105,7 +106,7 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
 
     Process 0 holds it for all processes of a run.
     """
-    if not devices.is_main():
+    if not processes.is_main():
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,18 +137,18 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
         }
         file["time"] = times
         starts = range(0, total, chunk)
-        progress = devices.progress(len(starts) * (burn_in + len(times)), "simulate", "snapshot")
+        bar = progress.bar(len(starts) * (burn_in + len(times)), "simulate", "snapshot")
         for start in starts:
             indices = np.arange(start, min(start + chunk, total))
             is_test = indices >= trains
-            for first, pairs in _simulate(simulation, indices, burn_in, progress):
+            for first, pairs in _simulate(simulation, indices, burn_in, bar):
                 when = slice(first, first + pairs[0].shape[1])
                 for field, values in zip(dataset.FIELDS, pairs, strict=True):
                     if not is_test.all():
                         arrays["train", field][indices[~is_test], when] = values[~is_test]
                     if is_test.any():
                         arrays["test", field][indices[is_test] - trains, when] = values[is_test]
-        progress.close()
+        bar.close()
         if not all(np.isfinite(array[i]).all() for array in arrays.values() for i in range(array.shape[0])):
             raise UserError(
                 f"the simulation left the finite numbers: expected a smaller --config.problem.dt={simulation.problem.dt:g}"
@@ -163,7 +164,7 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
 
 
 def _simulate(
-    simulation: Simulation, indices: np.ndarray, burn_in: int, progress: tqdm
+    simulation: Simulation, indices: np.ndarray, burn_in: int, bar: tqdm
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Vorticity and closure of the trajectories `indices` after `burn_in` snapshots, some times at once: the number of the
     first time, and (trajectory, time, n, n) each."""
@@ -173,7 +174,7 @@ def _simulate(
     keys = simulate.trajectory_keys(simulation.seed, indices)
     pairs = simulate.snapshots(simulation.system(), keys, simulation.every, count)
     for number, pair in enumerate(pairs):
-        progress.update()
+        bar.update()
         interrupts.check()
         if number < burn_in:
             continue

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from closure_jax import devices, random
+from closure_jax import random
+from closure_jax.parallel import devices
 from closure_jax.problems.base import System
 
 

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from closure_jax import devices, interrupts, random
+from closure_jax import interrupts, random
 from closure_jax.closure import StochasticClosure
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
 from closure_jax.evaluation.measures import JudgingLaw, SampleMeasure, judge
+from closure_jax.parallel import progress
 from closure_jax.problems.base import Law, Problem
 
 _EXAMPLES = 3  # states shown in full
@@ -65,7 +66,7 @@ def evaluate(
     shown = min(steps, key=lambda n: abs(n - model.steps))
     schedules = model.transport.schedules()
     schedule, *others = schedules
-    bar = devices.progress(len(steps), "a priori", "setting")
+    bar = progress.bar(len(steps), "a priori", "setting")
     for count in steps:
         drawn = sampler.draw(count)
         spectra.append(metrics.deviation_spectrum(drawn))

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from closure_jax import devices
 from closure_jax.config.experiment import Experiment
 from closure_jax.data.dataset import FIELDS
+from closure_jax.parallel import devices
 from closure_jax.training import steps
 from closure_jax.training.phase import Params, Phase, Prepared, Run, validation_keys
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from closure_jax import devices, interrupts
+from closure_jax import interrupts
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices, processes, progress
 from closure_jax.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
     """
     checkpoints = work.checkpoints(phase.name)
     try:
-        done = devices.on_main(checkpoints.latest)
+        done = processes.on_main(checkpoints.latest)
         if done is not None:
             state = TrainState(**checkpoints.restore(_as_dict(state)))
             done = int(state.step)
@@ -88,12 +89,12 @@ def _train(
     checkpoint_every: int,
 ) -> TrainState:
     step_fn = devices.data_parallel(phase.train_step)
-    devices.barrier()  # collectives don't wait for a process that is still reading its files
+    processes.barrier()  # collectives don't wait for a process that is still reading its files
     state = devices.replicate(state)
     log = work.metrics(phase.name, start)
     waiting: list[dict[str, jax.Array]] = []
     logged_at, clock = start, time.perf_counter()
-    bar = devices.progress(phase.steps, phase.name, "step", done=start)
+    bar = progress.bar(phase.steps, phase.name, "step", done=start)
     try:
         for step in range(start, phase.steps):
             state, metrics = step_fn(state, devices.split(phase.batch_at(step)), phase.key)
@@ -102,7 +103,7 @@ def _train(
             saves = done % checkpoint_every == 0 or done == phase.steps
             if done % log_every and not saves:
                 continue
-            stops = devices.asked_to_stop()
+            stops = processes.asked_to_stop()
             values = _fetch(waiting, phase, logged_at, checkpoints)
             seconds = time.perf_counter() - clock
             values |= {

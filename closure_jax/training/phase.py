@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from optax import tree_utils
 
-from closure_jax import devices, random
+from closure_jax import random
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
 from closure_jax.config.settings import Optimisation
 from closure_jax.data import batches
 from closure_jax.data.dataset import Dataset
+from closure_jax.parallel import devices
 from closure_jax.training import loop, steps
 from closure_jax.training.state import TrainState
 

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from closure_jax import devices
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment
+from closure_jax.parallel import processes
 from closure_jax.training import phase as phase_lib
 from closure_jax.training import shared
 from closure_jax.training.joint import Joint
@@ -46,7 +46,7 @@ def train(run: Run) -> StochasticClosure:
     phases = experiment.program.phases(experiment)
     checkpoints = run.work.checkpoints("closure")
     try:
-        if devices.on_main(checkpoints.latest) is not None:
+        if processes.on_main(checkpoints.latest) is not None:
             for phase in phases:
                 print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
             leaves = jax.tree.map(jnp.asarray, checkpoints.restore(experiment.template()))

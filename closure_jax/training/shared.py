@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax import devices, random
+from closure_jax import random
 from closure_jax.config.experiment import Experiment
 from closure_jax.config.optimisers import optimiser
 from closure_jax.data import batches, hdf5
 from closure_jax.data.generate import exclusive
 from closure_jax.latent.spaces import Setting
+from closure_jax.parallel import devices, processes
 from closure_jax.training import identity, steps
 from closure_jax.training.state import TrainState
 
@@ -54,9 +55,9 @@ def once(phase: "Phase", run: "Run", train: Callable[[], "Params"]) -> "Params":
             work.export_phase(phase.name, folder, facts)
 
     with exclusive(folder):
-        devices.on_main(take)
+        processes.on_main(take)
         params = train()
-        devices.on_main(give)
+        processes.on_main(give)
     return params
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from closure_jax import devices
 from closure_jax.closure import apply, bind
 from closure_jax.latent.joint import moment_divergence
+from closure_jax.parallel import devices
 from closure_jax.training.state import TrainState
 from closure_jax.transport import Transport
 

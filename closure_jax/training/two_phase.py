@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from closure_jax import devices, random
+from closure_jax import random
 from closure_jax.closure import apply, bind
 from closure_jax.config.experiment import Experiment
 from closure_jax.data import batches
 from closure_jax.data.dataset import FIELDS
 from closure_jax.latent.spaces import Setting
+from closure_jax.parallel import processes, progress
 from closure_jax.training import shared, steps
 from closure_jax.training.phase import Params, Phase, Prepared, Run, evenly, validation_keys
 
@@ -71,7 +72,7 @@ def _prepare_autoencoder(run: Run, field: str) -> Prepared:
         cached=functools.partial(shared.cached, run, field),
     )
     with run.work.timed("latent_distances"):
-        term, extras = devices.main_first(lambda: experiment.latent.term(fields, setting))
+        term, extras = processes.main_first(lambda: experiment.latent.term(fields, setting))
 
     @jax.jit
     def errors(params: Params, block: jax.Array) -> jax.Array:
@@ -149,7 +150,7 @@ def _pairs(
         field = bind(experiment.network, params, condition)
         return jnp.stack([noise["source"], transport.sample(field, noise, condition, transport.rectify_steps)], axis=1)
 
-    with devices.progress(len(condition), f"pairs {number} ({split})", "field") as bar:
+    with progress.bar(len(condition), f"pairs {number} ({split})", "field") as bar:
 
         def block(rows: np.ndarray) -> np.ndarray:
             made = np.asarray(draw(params, rows, condition[rows]))

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from closure_jax import devices
 from closure_jax.errors import UserError
+from closure_jax.parallel import processes
 
 
 @functools.cache
@@ -78,7 +78,7 @@ class Checkpoints:
                 max_to_keep=2,
                 create=jax.process_count() == 1,
                 enable_async_checkpointing=True,
-                read_only=not devices.is_main(),
+                read_only=not processes.is_main(),
                 multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
             )
             self._manager = ocp.CheckpointManager(self._checkpoints, options=options)
@@ -106,7 +106,7 @@ class Checkpoints:
 
         Checkpoints of this step and of later ones go: training has gone on from an earlier one.
         """
-        if not devices.is_main():
+        if not processes.is_main():
             return
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         manager, host = self._open(), jax.device_get(tree)

@@ -17,8 +17,9 @@ from typing import Any
 import ml_collections
 
 from closure_jax import config as config_lib
-from closure_jax import devices, files
+from closure_jax import files
 from closure_jax.errors import UserError
+from closure_jax.parallel import processes
 from closure_jax.workdir import records as records_lib
 from closure_jax.workdir.checkpoints import Checkpoints
 from closure_jax.workdir.records import MetricsLog, write_json
@@ -96,7 +97,7 @@ class WorkDir:
           UserError: another run holds it, or the folder can't be written.
         """
         with contextlib.ExitStack() as stack:
-            devices.on_main(lambda: self._hold(stack))
+            processes.on_main(lambda: self._hold(stack))
             yield
 
     def _hold(self, stack: contextlib.ExitStack) -> None:
@@ -115,7 +116,7 @@ class WorkDir:
     def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
         """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it."""
         own = config_lib.own_source(config)
-        if own is not None and devices.is_main():
+        if own is not None and processes.is_main():
             with files.aside(self.path / _OWN_FILE) as partial:
                 partial.write_text(own)
         write_json(self.path / "config.json", config_lib.to_dict(config))

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import closure_jax
-from closure_jax import devices
+from closure_jax.parallel import devices
 
 
 def revision() -> str:

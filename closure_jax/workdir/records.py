@@ -4,12 +4,13 @@ import json
 import pathlib
 from typing import Any
 
-from closure_jax import devices, files
+from closure_jax import files
+from closure_jax.parallel import processes
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
     """`files.write_json` on process 0; others do nothing."""
-    if devices.is_main():
+    if processes.is_main():
         files.write_json(file, content)
 
 
@@ -29,7 +30,7 @@ class MetricsLog:
         import tensorboardX  # slow to import, and only training needs it
 
         self.phase = phase
-        if not devices.is_main():
+        if not processes.is_main():
             self._file = self._board = None
             return
         file = folder / "metrics.jsonl"

@@ -1,10 +1,9 @@
-"""Hosts and devices: which process writes, what is replicated, how a batch is split. No other module maps over devices.
+"""The processes of a job: how they find each other, which of them writes, and where the others wait for it.
 
 There is one process for each host, or one for each device; all run the same program. Process 0 alone writes files and prints.
 """
 
 import contextlib
-import functools
 import glob
 import importlib.util
 import itertools
@@ -15,19 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from tqdm import tqdm
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
 
-AXIS = "devices"
-"""Name of the mapped axis, for collectives inside a `data_parallel` step."""
-
 Result = TypeVar("Result")
-
-# --- hosts ---------------------------------------------------------------------------------------------------------------
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _PATIENCE = 7 * 24 * 3600 * 1000  # ms; a process that dies ends the others long before, by its missing heartbeat
@@ -121,41 +112,6 @@ def main_speaks() -> Iterator[None]:
         yield
 
 
-PROGRESS_SECONDS = 60.0
-"""Between two lines of progress, where output is no terminal."""
-
-
-def progress(total: int, label: str, unit: str, done: int = 0) -> tqdm:
-    """A bar on a terminal; where output goes elsewhere, a line on stdout each minute, none in the first. Process 0 shows it.
-
-    Args:
-      total: units of the whole work.
-      label: what is done.
-      unit: singular.
-      done: units that were done before.
-    """
-    if not is_main():
-        return tqdm(disable=True)
-    shown: dict[str, Any] = {"total": total, "initial": done, "desc": label, "unit": unit}
-    if sys.stderr.isatty():
-        return tqdm(mininterval=1.0, **shown)
-    line = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} since the start, {remaining} left{postfix}"
-    often: dict[str, Any] = {"mininterval": PROGRESS_SECONDS, "miniters": 1, "delay": PROGRESS_SECONDS}
-    return tqdm(file=_Lines(), bar_format=line, **often, **shown)
-
-
-class _Lines:
-    """A file for tqdm that is no terminal: what would be drawn over the line before is a line of its own."""
-
-    def write(self, text: str) -> None:
-        """Prints what there is to see in the text."""
-        if text.strip():
-            print(text.strip(), flush=True)
-
-    def flush(self) -> None:
-        """Each line was."""
-
-
 def _client() -> Any:
     # The coordination service has no public name in jax 0.10. Barriers of `multihost_utils` are collectives, which give
     # up after half a minute on a CPU, where a simulation on process 0 takes hours.
@@ -227,136 +183,3 @@ def barrier() -> None:
     """Waits until every process is here."""
     if not _inside and jax.process_count() > 1:
         _client().wait_at_barrier(f"closure_jax/barrier/{next(_turns)}", _PATIENCE)
-
-
-# --- devices -------------------------------------------------------------------------------------------------------------
-
-
-def _all() -> list[Any]:  # of jax.Device, which jax's types leave open
-    """Every device of the job, process by process: the order of the mapped axis and of a global batch."""
-    return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
-
-
-def describe() -> str:
-    """Kind and count of the devices in use, e.g. '1 cpu device (cpu)'; of all processes."""
-    devices, hosts = jax.devices(), jax.process_count()
-    plural = "" if len(devices) == 1 else "s"
-    return f"{len(devices)} {devices[0].platform} device{plural} ({devices[0].device_kind})" + (
-        f" in {hosts} processes" if hosts > 1 else ""
-    )
-
-
-def has_accelerator() -> bool:
-    """Whether jax runs on something other than the CPU."""
-    return jax.default_backend() != "cpu"
-
-
-def offer_on_cpu(count: int) -> None:
-    """Lets a CPU stand for `count` devices, if nothing has asked jax for a device yet and XLA_FLAGS doesn't say how many."""
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
-
-
-def check_batch(field: str, size: int) -> None:
-    """A global batch must divide over the devices of all processes.
-
-    Raises:
-      UserError: it does not.
-    """
-    count = jax.device_count()
-    if size % count:
-        nearest = max(count, round(size / count) * count)
-        raise UserError(f"--config.{field}={size} does not divide over {count} devices: expected e.g. {nearest}")
-
-
-def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Maps step(state, batch, key) -> (state, metrics) over all devices: batch split, state and key replicated.
-
-    Inside, `mean` and `gather` act over the devices of all processes. The state's buffers are reused.
-    """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0, devices=_all())
-
-
-def mean(tree: Any) -> Any:
-    """Mean over devices, inside a `data_parallel` step: turns local gradients of a local mean into global ones."""
-    return jax.lax.pmean(tree, AXIS)
-
-
-def gather(x: jax.Array) -> jax.Array:
-    """The global batch (first axis joined over devices, in order), inside a `data_parallel` step."""
-    return jax.lax.all_gather(x, AXIS, tiled=True)
-
-
-def alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that calls `mean` or `gather`, for use outside a mapped one: as if on one device."""
-    return lambda *arguments: jax.tree.map(
-        lambda leaf: leaf[0], jax.vmap(lambda _: function(*arguments), axis_name=AXIS)(jnp.zeros(1))
-    )
-
-
-def index() -> jax.Array:
-    """Which device this is, inside a `data_parallel` step."""
-    return jax.lax.axis_index(AXIS)
-
-
-def parts_of(members: int) -> int:
-    """Over how many devices of this process an ensemble is split: all if its members divide over them, else one."""
-    count = jax.local_device_count()
-    return 1 if members % count else count
-
-
-def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, donate: Any = ()) -> Callable[..., Any]:
-    """`jax.pmap` of an ensemble's function over `parts` devices of this process; it must treat each member by itself.
-
-    Arguments and results have the axes (parts, members / parts, ...) where `in_axes` is 0, see `split_members`. Inside, `mean`
-    and `gather` act over these devices.
-    """
-    own = jax.local_devices()[:parts]
-    return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, donate_argnums=donate, devices=own)
-
-
-def split_members(tree: Any, parts: int) -> Any:
-    """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
-    cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
-    return _placed(parts)(cut)
-
-
-@functools.cache
-def _placed(parts: int) -> Callable[[Any], Any]:
-    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=jax.local_devices()[:parts])
-
-
-def join_members(leaf: jax.Array) -> np.ndarray:
-    """The inverse, on the host: (parts, members / parts, ...) -> (members, ...)."""
-    host = np.asarray(leaf)
-    return host.reshape(-1, *host.shape[2:])
-
-
-def replicate(tree: Any, parts: int | None = None) -> Any:
-    """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
-    over = _all() if parts is None else jax.local_devices()[:parts]
-    count = jax.local_device_count() if parts is None else parts
-    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(count), tree)
-
-
-def unreplicate(tree: Any) -> Any:
-    """The copy of the first local device, as an ordinary tree on the default device."""
-    return _leading(jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree))
-
-
-@jax.jit
-def _leading(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], tree)
-
-
-def first(leaf: jax.Array) -> np.ndarray:
-    """One replicated array, from the first local device."""
-    return np.asarray(leaf.addressable_shards[0].data)[0]
-
-
-def split(tree: Any) -> Any:
-    """Global batch (batch, ...) -> this process' rows (local devices, batch / devices, ...) in order, for numpy arrays."""
-    count, local = jax.device_count(), jax.local_device_count()
-    mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-    return jax.tree.map(lambda leaf: leaf.reshape(count, leaf.shape[0] // count, *leaf.shape[1:])[mine], tree)

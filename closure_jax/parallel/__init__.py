@@ -1,0 +1,1 @@
+"""Processes, devices and the progress that process 0 shows."""

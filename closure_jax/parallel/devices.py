@@ -1,0 +1,146 @@
+"""Devices: what is replicated, and how a batch and an ensemble are split. No other module maps over devices."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from closure_jax.errors import UserError
+
+AXIS = "devices"
+"""Name of the mapped axis, for collectives inside a `data_parallel` step."""
+
+
+def _all() -> list[Any]:  # of jax.Device, which jax's types leave open
+    """Every device of the job, process by process: the order of the mapped axis and of a global batch."""
+    return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
+
+
+def describe() -> str:
+    """Kind and count of the devices in use, e.g. '1 cpu device (cpu)'; of all processes."""
+    devices, hosts = jax.devices(), jax.process_count()
+    plural = "" if len(devices) == 1 else "s"
+    return f"{len(devices)} {devices[0].platform} device{plural} ({devices[0].device_kind})" + (
+        f" in {hosts} processes" if hosts > 1 else ""
+    )
+
+
+def has_accelerator() -> bool:
+    """Whether jax runs on something other than the CPU."""
+    return jax.default_backend() != "cpu"
+
+
+def offer_on_cpu(count: int) -> None:
+    """Lets a CPU stand for `count` devices, if nothing has asked jax for a device yet and XLA_FLAGS doesn't say how many."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
+
+
+def check_batch(field: str, size: int) -> None:
+    """A global batch must divide over the devices of all processes.
+
+    Raises:
+      UserError: it does not.
+    """
+    count = jax.device_count()
+    if size % count:
+        nearest = max(count, round(size / count) * count)
+        raise UserError(f"--config.{field}={size} does not divide over {count} devices: expected e.g. {nearest}")
+
+
+def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Maps step(state, batch, key) -> (state, metrics) over all devices: batch split, state and key replicated.
+
+    Inside, `mean` and `gather` act over the devices of all processes. The state's buffers are reused.
+    """
+    return jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0, devices=_all())
+
+
+def mean(tree: Any) -> Any:
+    """Mean over devices, inside a `data_parallel` step: turns local gradients of a local mean into global ones."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def gather(x: jax.Array) -> jax.Array:
+    """The global batch (first axis joined over devices, in order), inside a `data_parallel` step."""
+    return jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls `mean` or `gather`, for use outside a mapped one: as if on one device."""
+    return lambda *arguments: jax.tree.map(
+        lambda leaf: leaf[0], jax.vmap(lambda _: function(*arguments), axis_name=AXIS)(jnp.zeros(1))
+    )
+
+
+def index() -> jax.Array:
+    """Which device this is, inside a `data_parallel` step."""
+    return jax.lax.axis_index(AXIS)
+
+
+def parts_of(members: int) -> int:
+    """Over how many devices of this process an ensemble is split: all if its members divide over them, else one."""
+    count = jax.local_device_count()
+    return 1 if members % count else count
+
+
+def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, donate: Any = ()) -> Callable[..., Any]:
+    """`jax.pmap` of an ensemble's function over `parts` devices of this process; it must treat each member by itself.
+
+    Arguments and results have the axes (parts, members / parts, ...) where `in_axes` is 0, see `split_members`. Inside, `mean`
+    and `gather` act over these devices.
+    """
+    own = jax.local_devices()[:parts]
+    return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, donate_argnums=donate, devices=own)
+
+
+def split_members(tree: Any, parts: int) -> Any:
+    """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
+    cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
+    return _placed(parts)(cut)
+
+
+@functools.cache
+def _placed(parts: int) -> Callable[[Any], Any]:
+    return jax.pmap(lambda tree: tree, axis_name=AXIS, devices=jax.local_devices()[:parts])
+
+
+def join_members(leaf: jax.Array) -> np.ndarray:
+    """The inverse, on the host: (parts, members / parts, ...) -> (members, ...)."""
+    host = np.asarray(leaf)
+    return host.reshape(-1, *host.shape[2:])
+
+
+def replicate(tree: Any, parts: int | None = None) -> Any:
+    """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
+    over = _all() if parts is None else jax.local_devices()[:parts]
+    count = jax.local_device_count() if parts is None else parts
+    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(count), tree)
+
+
+def unreplicate(tree: Any) -> Any:
+    """The copy of the first local device, as an ordinary tree on the default device."""
+    return _leading(jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree))
+
+
+@jax.jit
+def _leading(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def first(leaf: jax.Array) -> np.ndarray:
+    """One replicated array, from the first local device."""
+    return np.asarray(leaf.addressable_shards[0].data)[0]
+
+
+def split(tree: Any) -> Any:
+    """Global batch (batch, ...) -> this process' rows (local devices, batch / devices, ...) in order, for numpy arrays."""
+    count, local = jax.device_count(), jax.local_device_count()
+    mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, leaf.shape[0] // count, *leaf.shape[1:])[mine], tree)
