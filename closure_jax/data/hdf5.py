@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import io
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import h5py
 
@@ -14,31 +16,60 @@ from closure_jax import files
 _MARGIN = 2**16  # bytes that a file takes beside its arrays
 
 
+class _File(io.FileIO):
+    """A file for the library to write to, whose first write that fails raises; later ones are dropped.
+
+    The library writes out what it still holds when a file is closed, and again when the process ends, which it then ends by a
+    signal where it can't.
+    """
+
+    failed: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """All of the content."""
+        left = memoryview(content)
+        while self.failed is None and len(left):
+            left = left[self._try(super().write, left) or 0 :]
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cuts or fills up the file."""
+        return size or 0 if self.failed else self._try(super().truncate, size)
+
+    def _try(self, change: Callable[..., int], value: Any) -> int:
+        try:
+            return change(value)
+        except OSError as error:
+            self.failed = error
+            raise
+
+
 @contextlib.contextmanager
 def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
     """A new HDF5 file, which gets the name `path` where the block ends without an error; see `files.aside`.
 
-    The library ends the process, as it ends itself, where it still holds a file that it can't write out. So the room is
-    looked for first; and where the disk is full all the same, what was written is given back, which is room to close the file.
+    The room is looked for first, so that nobody waits for hours for a file that can't fit.
 
     Args:
       path: of the file.
       size: bytes of the arrays that will be in it.
 
     Raises:
-      OSError: there is no room.
+      OSError: there is no room, or a write fails.
     """
     with files.aside(path) as partial:
         if shutil.disk_usage(partial.parent).free < size + _MARGIN:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        file = h5py.File(partial, "w", rdcc_nbytes=0)  # arrays are written at once, so that little is left to close
-        try:
-            yield file
-            file.flush()
-        except BaseException as error:
-            os.truncate(partial, 0)
-            file.close()
-            if os.strerror(errno.ENOSPC) in str(error):  # in a long line of the library
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-            raise
-        file.close()
+        with _File(partial, "w+") as raw:
+            file = h5py.File(raw, "w", rdcc_nbytes=0)  # arrays are written at once, so that little is left to close
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                if raw.failed is None:
+                    raise
+            finally:
+                with contextlib.suppress(RuntimeError) if raw.failed else contextlib.nullcontext():
+                    file.close()
+            if raw.failed is not None:
+                raise OSError(raw.failed.errno, raw.failed.strerror, str(path))

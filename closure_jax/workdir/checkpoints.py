@@ -7,6 +7,7 @@ import hashlib
 import logging
 import pathlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,8 @@ def _drop_late_complaints() -> None:
     sys.unraisablehook = hook
     for name in ("asyncio", "absl"):  # the latter is Orbax's, whose errors are raised as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # what a save that failed had still to do
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 _DIGEST = "sha256"
@@ -110,7 +113,7 @@ class Checkpoints:
             return
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         manager, host = self._open(), jax.device_get(tree)
-        with self._writing():
+        with self._writing(manager):
             for later in [other for other in manager.all_steps() if other >= step]:
                 manager.delete(later)
             manager.save(step, args=ocp.args.StandardSave(host), custom_metadata={_DIGEST: _digest(host)})
@@ -157,12 +160,12 @@ class Checkpoints:
         """Waits for writes in the background."""
         manager, self._manager = self._manager, None
         if manager is not None:
-            with self._writing():
+            with self._writing(manager):
                 manager.wait_until_finished()
                 manager.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, manager: ocp.CheckpointManager) -> Iterator[None]:
         """Raises UserError where Orbax can't write, now or in the background before; its errors have no type of their own."""
         try:
             yield
@@ -172,6 +175,8 @@ class Checkpoints:
             if reason is None:
                 raise
             self._manager = None
+            with contextlib.suppress(Exception):  # the same error once more
+                manager.close()  # its threads still take away what they had begun
             raise UserError(
                 f"a checkpoint can't be written to '{self._checkpoints}' ({reason}): expected room in a folder of yours; make"
                 " some, and the same command goes on from the checkpoint before"
