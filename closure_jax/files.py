@@ -5,6 +5,7 @@ Every function here acts in the process that calls it; where many processes run 
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -44,14 +45,54 @@ def _delete(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(file: pathlib.Path, content: Any) -> None:
+_DIGESTS = ".digests"
+_VOUCHED = ("*.json", "metrics.jsonl")
+
+
+def vouch(file: pathlib.Path, *contents: bytes) -> None:
+    """Notes in the folder of `file` what is going to be written to it: a damaged digit would be just another number.
+
+    To be called before the write, so that what is on the disk is vouched for whenever a process is killed. The folder's file of
+    digests is only ever added to. One that is new vouches for what is there already, which a release before this one wrote.
+    """
+    digests, known = file.parent / _DIGESTS, []
+    if not digests.exists():
+        before = [path for pattern in _VOUCHED for path in file.parent.glob(pattern)]
+        known = [
+            _digest(path, part) for path in before for part in (path.read_bytes(), *path.read_bytes().splitlines())
+        ]
+    with open(digests, "a") as target:
+        # a cut line of a killed process ends here, and does not spoil the next
+        target.write("".join(f"\n{digest}" for digest in (*known, *(_digest(file, part) for part in contents))))
+
+
+def vouched(file: pathlib.Path, *contents: bytes) -> list[bool]:
+    """Which of the contents, read from `file` before, were written there; all where nothing in the folder is vouched for."""
+    digests = file.parent / _DIGESTS
+    known = set(digests.read_text(errors="replace").splitlines()) if digests.is_file() else None
+    return [known is None or _digest(file, content) in known for content in contents]
+
+
+def _digest(file: pathlib.Path, content: bytes) -> str:
+    return hashlib.sha256(file.name.encode() + b"\n" + content).hexdigest()[:16]
+
+
+def write_json(file: pathlib.Path, content: Any, vouches: bool = False) -> None:
     """`content` as strict JSON (see `plain`), written aside and renamed.
+
+    Args:
+      file: to write.
+      content: of it.
+      vouches: for the content, see `vouch`.
 
     Raises:
       TypeError: something in `content` is no JSON; the file is then as it was.
     """
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    if vouches:
+        vouch(file, text.encode())
     with aside(file) as partial:
-        partial.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+        partial.write_bytes(text.encode())
 
 
 def read_json(file: pathlib.Path, remedy: str) -> dict[str, Any] | None:
@@ -62,10 +103,11 @@ def read_json(file: pathlib.Path, remedy: str) -> dict[str, Any] | None:
       remedy: what to do where it is damaged; ends the message.
 
     Raises:
-      UserError: it holds no JSON object.
+      UserError: it holds no JSON object, or another one than was written.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        written = file.read_bytes()
+        content = json.loads(written) if vouched(file, written)[0] else None
     except FileNotFoundError:
         return None
     except ValueError:  # no UTF-8, or no JSON

@@ -277,7 +277,7 @@ def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(caps
     for name in ("transport/60/data", "closure/0/data", "autoencoder_closure/40.orbax-checkpoint-tmp/data"):
         (source / "checkpoints" / name).parent.mkdir(parents=True)
         (source / "checkpoints" / name).write_text(name)
-    (source / "metrics.jsonl").write_text("{}\n")
+    (source / "metrics.jsonl").write_text('{"phase": "transport", "step": 5}\n')
 
     def stop(run):
         raise UserError("trained")

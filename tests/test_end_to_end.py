@@ -20,6 +20,7 @@ from PIL import Image
 
 import closure_jax
 from closure_jax.commands import study
+from closure_jax.workdir import write_json
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +152,7 @@ def test_a_study_holds_a_finished_closure_by_each_rule(finished, data, tmp_path,
         assert spread["fm_ga", "held", period] > 1.5 * spread["fm_ga", "scaled", period] > 0
     assert (folder / "compare" / "figures" / "holding.png").is_file()
     stored["points"].pop()  # as if it had been stopped
-    (folder / "study.json").write_text(json.dumps(stored))
+    write_json(folder / "study.json", stored)
     assert study.main(["holding", *options]) == 0
     assert "8 ensembles, 7 done before" in capsys.readouterr().out
     assert {tuple(point["spread"]) for point in json.loads((folder / "study.json").read_text())["points"]} >= {

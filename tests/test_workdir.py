@@ -61,7 +61,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
         workdir.write_json(file, {"a": object()})
     workdir.write_json(file.with_name("other.json"), [])
     assert strictly(file.read_text()) == {"a": 1}
-    assert {path.name for path in tmp_path.iterdir()} == {"file.json", "other.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file.json", "other.json", ".digests"}
 
 
 def test_results_are_none_until_they_are_written(work):

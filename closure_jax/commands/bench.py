@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from closure_jax import config as config_lib
-from closure_jax import workdir
+from closure_jax import files
 from closure_jax.bench import measure, roofline, table
 from closure_jax.bench import rows as rows_lib
 from closure_jax.commands import cli
@@ -79,7 +79,7 @@ def _command(arguments: Sequence[str]) -> None:
         print(f"{name}: {table.duration(rows[-1]['seconds'])}", flush=True)
         if options.output:  # after each row, so that a stop loses one
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            workdir.write_json(options.output, rows)
+            files.write_json(options.output, rows)
     lines = table.table(rows, together, peer)
     print(table.plain(lines))
     if options.docs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from closure_jax import config as config_lib
+from closure_jax import files
 from closure_jax.commands import cli, origins
 from closure_jax.config import Experiment
 from closure_jax.data import dataset as dataset_lib
@@ -135,7 +136,8 @@ def judge(
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}
     named: dict[str, Any] = {**arrays}
-    np.savez_compressed(work.path / "arrays.npz", **named)
+    with files.aside(work.path / "arrays.npz") as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **named)
     with work.timed("report"):
         report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
     work.write_results(results | {"wall_seconds": work.wall_seconds()})

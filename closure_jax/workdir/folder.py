@@ -35,8 +35,9 @@ _OWN_FILE = "experiment.py"
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of each file below a folder, but for trained_by.json, which holds them."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "trained_by.json")
+    """SHA-256 of each file below a folder, but for trained_by.json, which holds them, and what vouches for it."""
+    own = ("trained_by.json", ".digests")
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in own)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
@@ -56,7 +57,8 @@ class WorkDir:
         if not file.is_file():
             raise UserError(f"work directory '{self.path}' has no config.json: expected the folder of a run")
         try:
-            return config_lib.from_dict(json.loads(file.read_text()), self.path / _OWN_FILE)
+            stored = files.read_json(file, "restore it") or {}
+            return config_lib.from_dict(stored, self.path / _OWN_FILE)
         except (ValueError, UserError) as error:
             raise UserError(
                 f"'{file}' can't be used ({error}): expected it as it was; restore it, or take another --workdir"
@@ -86,7 +88,7 @@ class WorkDir:
                     f"work directory '{self.path}' holds a run with {field} = {stored.get(field)!r}, asked for"
                     f" {asked.get(field)!r}: give another --workdir, or delete that one"
                 )
-        for read in (self.provenance, self.wall_seconds, self.results):
+        for read in (self.provenance, self.wall_seconds, self.results, lambda: self.records("")):
             read()  # a damaged file is told now, not after hours
 
     @contextlib.contextmanager
@@ -155,9 +157,7 @@ class WorkDir:
 
     def records(self, phase: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that belong to `phase`."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        return [record for record in map(records_lib.parse, lines) if record is not None and record["phase"] == phase]
+        return [record for _, record in records_lib.read(self.path / "metrics.jsonl") if record["phase"] == phase]
 
     def results(self) -> dict[str, Any] | None:
         """results.json, or None."""
@@ -198,9 +198,11 @@ class WorkDir:
                 with files.aside(self.path / "checkpoints" / phase.name) as partial:
                     partial.parent.mkdir(exist_ok=True)
                     shutil.copytree(phase, partial, ignore=shutil.ignore_patterns("*tmp*"))
-        if (source.path / "metrics.jsonl").is_file():
-            with files.aside(self.path / "metrics.jsonl") as partial:
-                shutil.copyfile(source.path / "metrics.jsonl", partial)
+        file = self.path / "metrics.jsonl"
+        lines = [line for line, _ in records_lib.read(source.path / "metrics.jsonl")]
+        files.vouch(file, *lines)
+        with files.aside(file) as partial:
+            partial.write_bytes(b"".join(line + b"\n" for line in lines))
 
     def import_phase(self, phase: str, folder: pathlib.Path) -> dict[str, Any] | None:
         """Takes a phase that `export_phase` left in `folder`, as if this run had trained it.
@@ -209,10 +211,10 @@ class WorkDir:
           the facts on the run that did; None, and nothing is taken, where the files are not those that were left.
         """
         try:
-            facts = json.loads((folder / "trained_by.json").read_text())
-            if facts.get("sha256", _digests(folder)) != _digests(folder):  # releases before this one left no digests
-                return None
-        except ValueError:
+            facts = files.read_json(folder / "trained_by.json", "")
+        except UserError:
+            return None
+        if facts is None or facts.get("sha256", _digests(folder)) != _digests(folder):  # release 0.1 left no digests
             return None
         log = self.metrics(phase, 0)
         for record in json.loads((folder / "records.json").read_text()):

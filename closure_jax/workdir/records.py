@@ -5,22 +5,38 @@ import pathlib
 from typing import Any
 
 from closure_jax import files
+from closure_jax.errors import UserError
 from closure_jax.parallel import processes
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
-    """`files.write_json` on process 0; others do nothing."""
+    """`files.write_json`, vouched for, on process 0; others do nothing."""
     if processes.is_main():
-        files.write_json(file, content)
+        files.write_json(file, content, vouches=True)
 
 
-def parse(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for the cut last line of a killed run."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) and "phase" in record and "step" in record else None
+def read(file: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """The lines of a metrics.jsonl, without their ends, and their records; none where there is no file.
+
+    A last line without its end, as a killed run leaves it, is dropped.
+
+    Raises:
+      UserError: a line is not as it was written.
+    """
+    *lines, _ = (file.read_bytes() if file.is_file() else b"").split(b"\n")
+    found = []
+    for number, (line, whole) in enumerate(zip(lines, files.vouched(file, *lines), strict=True), start=1):
+        try:
+            record = json.loads(line) if whole else None
+        except ValueError:  # no UTF-8, or no JSON
+            record = None
+        if not (isinstance(record, dict) and {"phase", "step"} <= record.keys()):
+            raise UserError(
+                f"'{file}', line {number} is damaged: expected it as it was written; restore it, or delete that line, which"
+                " its curve then lacks"
+            )
+        found.append((line, record))
+    return found
 
 
 class MetricsLog:
@@ -33,23 +49,21 @@ class MetricsLog:
         if not processes.is_main():
             self._file = self._board = None
             return
-        file = folder / "metrics.jsonl"
-        text = file.read_text() if file.is_file() else ""
-        kept = "".join(line + "\n" for line in text.splitlines() if self._keep(parse(line), start))
-        if kept != text:
+        self._path = file = folder / "metrics.jsonl"
+        if file.is_file():
+            kept = [line for line, record in read(file) if record["phase"] != phase or record["step"] <= start]
             with files.aside(file) as partial:
-                partial.write_text(kept)
+                partial.write_bytes(b"".join(line + b"\n" for line in kept))
         self._file = open(file, "a", buffering=1)  # noqa: SIM115
         self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start or None)
-
-    def _keep(self, record: dict[str, Any] | None, start: int) -> bool:
-        return record is not None and (record["phase"] != self.phase or record["step"] <= start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: phase, step, values."""
         if self._file is None or self._board is None:
             return
-        self._file.write(json.dumps(files.plain({"phase": self.phase, "step": step, **values}), allow_nan=False) + "\n")
+        line = json.dumps(files.plain({"phase": self.phase, "step": step, **values}), allow_nan=False)
+        files.vouch(self._path, line.encode())
+        self._file.write(line + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

@@ -1,6 +1,5 @@
 """The files of finished runs and studies, read for a comparison."""
 
-import json
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -8,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from closure_jax import files
 from closure_jax.errors import UserError
 from closure_jax.pages.comparison.runs import Run, Study
 
 STUDY_KINDS = ("data_efficiency", "holding")
-_REMEDY = "expected it as a run leaves it; restore it, or evaluate again with --mode=evaluate"
+_REMEDY = "restore it, or evaluate again with --mode=evaluate"
 
 
 def read(directories: Sequence[pathlib.Path]) -> tuple[list[Run], list[Study]]:
@@ -52,7 +52,9 @@ def _run(path: pathlib.Path) -> Run:
     except FileNotFoundError:
         arrays = {}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"'{path / 'arrays.npz'}' can't be read ({error}): {_REMEDY}") from None
+        raise UserError(
+            f"'{path / 'arrays.npz'}' can't be read ({error}): expected it as a run leaves it; {_REMEDY}"
+        ) from None
     return Run(path, config, results, arrays)
 
 
@@ -67,12 +69,7 @@ def _study(path: pathlib.Path) -> Study:
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"'{file.parent}' has no {file.name}: expected the work directory of a finished run") from None
-    except ValueError as error:
-        raise UserError(f"'{file}' can't be read ({error}): {_REMEDY}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{file}' holds a {type(content).__name__}, expected an object: {_REMEDY}")
+    content = files.read_json(file, _REMEDY)
+    if content is None:
+        raise UserError(f"'{file.parent}' has no {file.name}: expected the work directory of a finished run")
     return content

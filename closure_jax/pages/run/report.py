@@ -4,17 +4,17 @@ Reads what the run left in its work directory and computes no science of its own
 missing.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from closure_jax.errors import UserError
+from closure_jax import files
 from closure_jax.pages import page
 from closure_jax.pages.run import sections
 from closure_jax.pages.run.sections import Run
+from closure_jax.workdir import records
 
 
 def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = None) -> pathlib.Path:
@@ -41,12 +41,10 @@ def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = No
 
 def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
     def load(name: str) -> Any:
-        try:
-            return json.loads((directory / name).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"'{directory / name}' is no JSON ({error}): expected it as the run wrote it; restore it"
-            ) from None
+        content = files.read_json(directory / name, "restore it")
+        if content is None:
+            raise FileNotFoundError(directory / name)
+        return content
 
     known = load("results.json") if results is None else results
     with np.load(directory / "arrays.npz", allow_pickle=False) as archive:
@@ -56,19 +54,8 @@ def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
 
 
 def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """Records by phase. Of a step repeated by a resumed run the last record counts; a cut-off last line is dropped.
-
-    There are none where nothing was trained.
-    """
+    """Records by phase. Of a step repeated by a resumed run the last record counts; there are none where nothing was trained."""
     phases: dict[str, dict[int, dict[str, Any]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            phases.setdefault(record["phase"], {})[record["step"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if number < len(lines):
-                raise UserError(
-                    f"'{path}', line {number}: expected a record with phase and step; delete that line"
-                ) from error
-    return {phase: [records[step] for step in sorted(records)] for phase, records in phases.items()}
+    for _, record in records.read(path):
+        phases.setdefault(record["phase"], {})[record["step"]] = record
+    return {phase: [found[step] for step in sorted(found)] for phase, found in phases.items()}
