@@ -53,13 +53,18 @@ def x64():
 def unrendered(monkeypatch):
     """Figures are built and not rendered, which takes most of a page's time: for tests of what a page says."""
 
-    from matplotlib.figure import Figure
+    import io
+
     from PIL import Image
 
-    def savefig(figure, file, **options) -> None:
-        Image.new("RGB", (30, 20)).save(file, "png")
+    from closure_jax.pages import drawing
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    def rendered(figure) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 20)).save(buffer, "png")
+        return buffer.getvalue()
+
+    monkeypatch.setattr(drawing, "rendered", rendered)
 
 
 @pytest.fixture(scope="session", autouse=True)

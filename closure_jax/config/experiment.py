@@ -1,6 +1,7 @@
 """The experiment: the objects that a configuration stands for, made once, at the top, and passed down."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -108,21 +109,16 @@ class Experiment:
         """Initial {"encoder", "decoder"} parameters of one field."""
         encoder, decoder = self.autoencoder_modules()
         n = self.data.resolution
-
-        @jax.jit  # op by op, an initialisation compiles a hundred programs
-        def init(key: jax.Array) -> dict[str, Any]:
-            encoder_key, decoder_key = jax.random.split(key)
-            return {
-                "encoder": encoder.init(encoder_key, jnp.zeros((1, n, n))),
-                "decoder": decoder.init(decoder_key, jnp.zeros((1, *self.latent_shape))),
-            }
-
-        return init(key)
+        encoder_key, decoder_key = jax.random.split(key)
+        return {
+            "encoder": _initial(encoder, encoder_key, ((1, n, n),)),
+            "decoder": _initial(decoder, decoder_key, ((1, *self.latent_shape),)),
+        }
 
     def init_network(self, key: jax.Array) -> Any:
         """Initial parameters of the transport network."""
-        latent = jnp.zeros((1, *self.latent_shape))
-        return jax.jit(self.network.init)(key, latent, latent, *[jnp.zeros(1)] * self.transport.times)
+        latent = (1, *self.latent_shape)
+        return _initial(self.network, key, (latent, latent, *[(1,)] * self.transport.times))
 
     def template(self) -> dict[str, Any]:
         """The structure and shapes of what `assemble` takes, without training: zeros."""
@@ -149,6 +145,12 @@ class Experiment:
             steps=self.sampler.steps,
             resolution=self.data.resolution,
         )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))  # op by op, an initialisation compiles a hundred programs
+def _initial(module: Any, key: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    """Initial parameters of a Flax module that takes arrays of these shapes."""
+    return module.init(key, *(jnp.zeros(shape) for shape in shapes))
 
 
 # --- configuration into objects --------------------------------------------------------------------------------------

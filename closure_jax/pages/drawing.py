@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from closure_jax.pages.tables import superscript
 
@@ -52,12 +53,20 @@ def png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
 
     @functools.wraps(draw)
     def wrapped(*args: Any, **kwargs: Any) -> bytes:
-        buffer = io.BytesIO()
         with matplotlib.rc_context(_STYLE):
-            draw(*args, **kwargs).savefig(buffer, format="png", dpi=DPI)
-        return buffer.getvalue()
+            return rendered(draw(*args, **kwargs))
 
     return wrapped
+
+
+def rendered(figure: Figure) -> bytes:
+    """A figure as a PNG, drawn once: `savefig` draws what has a layout twice."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png")
+    return buffer.getvalue()
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
