@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "test": Command(
         "closure_jax.commands.test",
-        "run the tests: --quick leaves out the slow ones; arguments of pytest may follow",
+        "run the tests: --quick leaves out the slow ones, --faults breaks whole runs for hours; arguments of pytest may follow",
     ),
     "check": Command("closure_jax.commands.check", "look at lint, format and types, as continuous integration does"),
 }

@@ -1,4 +1,4 @@
-"""`./launch.sh test [--quick]`: the tests, by pytest."""
+"""`./launch.sh test [--quick | --faults]`: the tests, by pytest."""
 
 import os
 import sys
@@ -14,9 +14,11 @@ def _command(arguments: Sequence[str]) -> None:
     if not (home / "tests").is_dir():
         raise UserError(f"'{home.resolve()}' has no tests: expected to be started by launch.sh, or in the repository")
     cli.require("pytest", "xdist", "beartype")
-    options = [text for text in arguments if text != "--quick"]
-    if len(options) < len(arguments):
+    options = [text for text in arguments if text not in ("--quick", "--faults")]
+    if "--quick" in arguments:
         options = ["-m", "not slow", *options]
+    if "--faults" in arguments:  # hours of runs, two at a time: not among those that pytest finds by itself
+        options = ["tests/faults/full.py", "-s", *options]
     os.chdir(home)
     # In a process of its own, which has imported nothing of the package when the tests are collected. Its -m puts the
     # repository on Python's path, in front of what is installed.
