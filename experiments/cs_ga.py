@@ -2,7 +2,7 @@
 
 ./launch.sh experiments/cs_ga.py:small
 
-Two CPU cores: 10 min with data. One network call, three seeds: error over the floor 1.008, spread 1.00 and CRPS 1.007 times
+Two CPU cores: 10 to 14 min with data. One network call, three seeds: error over the floor 1.008, spread 1.00 and CRPS 1.007 times
 the exact law's. Drawn once in 20 steps its rollout error after 10 time units is 0.0086, 1.05 without closure, and its spread 1.08
 times the true one. docs/one_step.md compares it.
 """

@@ -277,7 +277,9 @@ def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(caps
     for name in ("transport/60/data", "closure/0/data", "autoencoder_closure/40.orbax-checkpoint-tmp/data"):
         (source / "checkpoints" / name).parent.mkdir(parents=True)
         (source / "checkpoints" / name).write_text(name)
-    (source / "metrics.jsonl").write_text('{"phase": "transport", "step": 5}\n')
+    log = workdir.WorkDir(source).metrics("transport", 0)
+    log.write(5, {"loss": 1.0})
+    log.close()
 
     def stop(run):
         raise UserError("trained")
@@ -292,6 +294,7 @@ def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(caps
     made = folder / "new" / "checkpoints"
     assert {path.name for path in made.glob("*/*")} == {"60"}
     assert (made / "transport/60/data").read_text() == "transport/60/data"
+    assert workdir.WorkDir(folder / "new").records("transport") == [{"phase": "transport", "step": 5, "loss": 1.0}]
     assert workdir.WorkDir(folder / "new").provenance()["forked_from"] == "old"
     finished(folder / "other")
     for options, said in (

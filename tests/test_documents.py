@@ -1,8 +1,9 @@
-"""What the documents show runs as printed: the README's example and the notebook."""
+"""What the documents show runs as printed: the README's example and the notebook; the page of errors is that of the code."""
 
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,11 @@ def run(code: str, folder: Path) -> str:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
+
+
+def test_the_page_of_errors_is_made_from_the_code():
+    page = runpy.run_path(str(REPOSITORY / "docs" / "errors.py"))["page"]()
+    assert (REPOSITORY / "docs" / "errors.md").read_text() == page, "python docs/errors.py > docs/errors.md"
 
 
 def test_the_readme_s_example_runs_as_printed(tmp_path):

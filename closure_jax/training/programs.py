@@ -18,7 +18,11 @@ from closure_jax.training.two_phase import TwoPhase
 
 
 class Program(Protocol):
-    """How a closure is trained."""
+    """How a closure is trained.
+
+    One that starts from something outside the run may have a method `started_from(experiment)`: its digest, "" where it starts from
+    nothing. It is asked before anything is made, kept, and compared where the run is started again.
+    """
 
     def phases(self, experiment: Experiment) -> list[Phase]:
         """The phases in turn; each may start from, and learn from, what earlier ones left."""
