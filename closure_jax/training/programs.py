@@ -20,8 +20,8 @@ from closure_jax.training.two_phase import TwoPhase
 class Program(Protocol):
     """How a closure is trained.
 
-    One that starts from something outside the run may have a method `started_from(experiment)`: its digest, "" where it starts from
-    nothing. It is asked before anything is made, kept, and compared where the run is started again.
+    One that starts from something outside the run may have a method `started_from(experiment)`: its digest, "" where it starts
+    from nothing. It is asked before anything is made, kept, and compared where the run is started again.
     """
 
     def phases(self, experiment: Experiment) -> list[Phase]:

@@ -20,7 +20,7 @@ from closure_jax.parallel import processes
 
 
 @functools.cache
-def _drop_late_complaints() -> None:
+def drop_late_complaints() -> None:
     """Drops tracebacks of what has been raised before: threads of Orbax's storage library report a failed read, at any later
     time, to an event loop that has ended; and TensorBoard's writer closes its file once more on a disk that is full."""
     before = sys.unraisablehook
@@ -72,7 +72,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            _drop_late_complaints()
+            drop_late_complaints()
             own = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"

@@ -7,6 +7,7 @@ from typing import Any
 from closure_jax import files
 from closure_jax.errors import UserError
 from closure_jax.parallel import processes
+from closure_jax.workdir.checkpoints import drop_late_complaints
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
@@ -54,6 +55,7 @@ class MetricsLog:
             kept = [line for line, record in read(file) if record["phase"] != phase or record["step"] <= start]
             with files.aside(file) as partial:
                 partial.write_bytes(b"".join(line + b"\n" for line in kept))
+        drop_late_complaints()
         self._file = open(file, "a", buffering=1)  # noqa: SIM115
         self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start or None)
 

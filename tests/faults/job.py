@@ -54,7 +54,7 @@ def assert_refused(status: int, said: str) -> None:
 
 def _timeless(content: Any) -> Any:
     if isinstance(content, dict):
-        timed = ("seconds", "milliseconds", "revision", "device", "versions")
+        timed = ("second", "revision", "device", "versions")
         return {name: _timeless(value) for name, value in content.items() if not any(word in name for word in timed)}
     return [_timeless(value) for value in content] if isinstance(content, list) else content
 
