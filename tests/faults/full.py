@@ -22,6 +22,8 @@ import job  # noqa: E402
 WORKERS = int(os.environ.get("FAULT_WORKERS", "2"))
 EVERY = int(os.environ.get("FAULT_EVERY", "1"))
 """Every how manieth write fails; 1: each of them."""
+FLIPS, ENDS = int(os.environ.get("FAULT_FLIPS", "200")), int(os.environ.get("FAULT_ENDS", "10"))
+"""Bits that are flipped, and ends by each signal of each experiment."""
 
 
 def all_of(tried: Callable[[int], None], numbers: Iterable[int], label: str) -> None:
@@ -137,7 +139,7 @@ def test_a_bit_is_flipped(whole, tmp_path):
             raise AssertionError(f"{where}: {str(error)[:500]}") from None
         shutil.rmtree(folder)
 
-    all_of(tried, range(int(os.environ.get("FAULT_FLIPS", "200"))), "flip")
+    all_of(tried, range(FLIPS), "flip")
 
 
 # --- ends ------------------------------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ def test_a_run_is_ended(name, experiment, tmp_path):
         assert job.numbers(folder) == expected, "other numbers"
         shutil.rmtree(folder)
 
-    all_of(tried, range(10), name)
+    all_of(tried, range(ENDS), name)
 
 
 # --- configurations --------------------------------------------------------------------------------------------------
