@@ -1,4 +1,4 @@
-"""Files that more than one process may want: strict JSON, writing aside and renaming, locks of the kernel.
+"""Files that more than one process may want: strict JSON, digests, writing aside and renaming, locks of the kernel.
 
 Every function here acts in the process that calls it; where many processes run one job, the caller decides which of them writes.
 """
@@ -58,9 +58,8 @@ def vouch(file: pathlib.Path, *contents: bytes) -> None:
     digests, known = file.parent / _DIGESTS, []
     if not digests.exists():
         before = [path for pattern in _VOUCHED for path in file.parent.glob(pattern)]
-        known = [
-            _digest(path, part) for path in before for part in (path.read_bytes(), *path.read_bytes().splitlines())
-        ]
+        read = [(path, path.read_bytes()) for path in before]
+        known = [_digest(path, part) for path, whole in read for part in (whole, *whole.split(b"\n"))]
     with open(digests, "a") as target:
         # a cut line of a killed process ends here, and does not spoil the next
         target.write("".join(f"\n{digest}" for digest in (*known, *(_digest(file, part) for part in contents))))

@@ -110,7 +110,8 @@ def in_one_call(config: ConfigDict) -> None:
         )  # as many as carry the noise, which no state in transit brings along
     elif config.preset == "small":
         config.transport.update(steps=2_000 if physical else 6_000, learning_rate=6e-3)
-        config.coupling.period = 20  # as accurate as 5, at a quarter of the draws: docs/one_step.md
+        if not physical:  # where it was measured: as accurate as 5, at a quarter of the draws (docs/one_step.md)
+            config.coupling.period = 20
     elif config.preset == "tiny":
         config.network.update(width=4, hidden=8)
 

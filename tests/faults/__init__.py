@@ -1,0 +1,1 @@
+"""Faults: a C library that fails writes, whole runs under faults, random configurations."""
