@@ -1,4 +1,4 @@
-"""Files that more than one process may want: strict JSON, digests, writing aside and renaming, locks of the kernel.
+"""Files that processes have in common: strict JSON, digests, writing aside and renaming, locks of the kernel, work half done.
 
 Every function here acts in the process that calls it; where many processes run one job, the caller decides which of them writes.
 """
@@ -6,12 +6,15 @@ Every function here acts in the process that calls it; where many processes run 
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Generator
+import time
+import zlib
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,22 +23,33 @@ from closure_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def aside(file: pathlib.Path) -> Generator[pathlib.Path, None, None]:
+def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Path, None, None]:
     """Yields the name `file` + '.partial' to write to, and renames it to `file` where the block ends without an error.
 
     What is written may be a folder too. The old one stays until the new one is whole; a block that fails leaves it as it was and
     nothing beside it. A killed process leaves the partial one, which the next block deletes.
+
+    Args:
+      file: to write.
+      begun: whether to go on with the partial one of an earlier process; if not None, it stays where this one is asked to end.
     """
-    partial = file.with_name(file.name + ".partial")
-    _delete(partial)
+    partial = partial_name(file)
+    if not begun:
+        _delete(partial)
     try:
         yield partial
-    except BaseException:
-        _delete(partial)
+    except BaseException as error:
+        if begun is None or not isinstance(error, KeyboardInterrupt):
+            _delete(partial)
         raise
     if file.is_dir():  # a folder can't be replaced in one go
         shutil.rmtree(file)
     os.replace(partial, file)
+
+
+def partial_name(file: pathlib.Path) -> pathlib.Path:
+    """What `aside` calls `file` until it is whole."""
+    return file.with_name(file.name + ".partial")
 
 
 def _delete(path: pathlib.Path) -> None:
@@ -152,3 +166,87 @@ def lock(file: pathlib.Path, waiting: str | None = None) -> Generator[None, None
             print(waiting, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def crc(array: np.ndarray, before: int = 0) -> int:
+    """The checksum CRC-32 of an array's bytes, after those of other arrays, whose checksum is `before`."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, before)
+
+
+class Kept:
+    """How far long work has come, in a folder of its own: the same work, asked for again, goes on in its middle.
+
+    What lies there is a cache: what is missing, damaged, or was kept of other work is made anew.
+
+    Args:
+      folder: made where something is kept.
+      identity: what the numbers of the work depend on, as JSON can hold it.
+    """
+
+    SECONDS = 60.0
+    """Between two times at which something is kept, at least."""
+    SHARE = 0.02
+    """Of the time that keeping may take, at most."""
+
+    def __init__(self, folder: pathlib.Path, identity: Any):
+        self.folder = folder
+        self._identity = json.dumps(plain(identity), sort_keys=True).encode()
+        self._next = time.monotonic() + self.SECONDS
+
+    def is_due(self) -> bool:
+        """Whether something should be kept again."""
+        return time.monotonic() >= self._next
+
+    def write(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Keeps NumPy arrays under `name`, in place of what was kept under it.
+
+        Raises:
+          OSError: they can't be written.
+        """
+        begin = time.monotonic()
+        content = io.BytesIO()
+        np.savez(content, **dict(arrays))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with aside(self._file(name, "kept")) as partial:
+            partial.write_bytes(self._seal(content.getvalue()) + content.getvalue())
+        end = time.monotonic()
+        self._next = end + max(self.SECONDS, (end - begin) / self.SHARE)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """What was kept under `name` of this work; empty where nothing was."""
+        try:
+            content = self._file(name, "kept").read_bytes()
+        except FileNotFoundError:
+            return {}
+        size = len(self._seal(b""))
+        if self._seal(content[size:]) != content[:size]:
+            return {}
+        with np.load(io.BytesIO(content[size:]), allow_pickle=False) as archive:
+            return dict(archive)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A float32 array in a file, with the numbers that an earlier process left there. Its room is taken at once.
+
+        Raises:
+          OSError: there is no room.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file, size = self._file(name, "float32"), 4 * math.prod(shape)
+        with open(file, "ab") as target:
+            try:
+                os.posix_fallocate(target.fileno(), 0, size)  # a mapped page without room would end the process
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(file)) from None
+            target.truncate(size)
+        return np.memmap(file, np.float32, "r+", shape=shape)
+
+    def drop(self, name: str) -> None:
+        """Forgets what was kept under `name`; an array that is in use stays readable."""
+        for ending in ("kept", "float32"):
+            self._file(name, ending).unlink(missing_ok=True)
+
+    def _file(self, name: str, ending: str) -> pathlib.Path:
+        return self.folder / f"{name.replace(' ', '_')}.{ending}"
+
+    def _seal(self, content: bytes) -> bytes:
+        return hashlib.sha256(self._identity + content).digest()

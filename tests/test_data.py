@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from closure_jax import files
 from closure_jax.data import batches, dataset, generate, simulate
 from closure_jax.data.batches import batch_indices
 from closure_jax.errors import UserError
@@ -118,6 +119,39 @@ def test_the_same_numbers_give_the_same_bytes_also_over_a_leftover_of_a_killed_r
     assert path.read_bytes() == made.read_bytes() and not leftover.exists()
 
 
+@pytest.mark.parametrize("damage", [None, "fields.h5.partial", "fields.h5.begun/simulation.kept"])
+def test_a_simulation_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path, monkeypatch, damage):
+    path, run, stop_at = tmp_path / "fields.h5", [], [0]
+    snapshot = simulate.Snapshots.next
+
+    def counted(self):
+        run.append(1)
+        if len(run) == stop_at[-1]:  # as if killed: what came after it was last kept is lost
+            raise KeyboardInterrupt
+        return snapshot(self)
+
+    monkeypatch.setattr(simulate.Snapshots, "next", counted)
+    monkeypatch.setattr(files.Kept, "SECONDS", 0.0)
+    monkeypatch.setattr(files.Kept, "SHARE", 1e9)
+    for stop in (2, 5, 6, 4):  # of 2 + 20: in the burn-in, and 4, 5 and 3 snapshots later
+        run.clear()
+        stop_at.append(stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate.write(simulation(), path)
+        assert not path.exists()
+    run.clear()
+    stop_at.append(0)
+    if damage:
+        with h5py.File(tmp_path / "fields.h5.partial") as file:
+            first = file["train/vorticity"].id.get_offset()
+        content = bytearray((tmp_path / damage).read_bytes())
+        content[first if damage.endswith("partial") else -100] ^= 1
+        (tmp_path / damage).write_bytes(content)
+    generate.write(simulation(), path)
+    assert len(run) == (22 if damage else 22 - 1 - 4 - 5 - 3)
+    assert path.read_bytes() == made.read_bytes() and [file.name for file in tmp_path.iterdir()] == ["fields.h5"]
+
+
 def test_each_number_that_the_fields_depend_on_changes_the_name():
     changes = {
         "seed": 1,
@@ -191,10 +225,8 @@ def test_a_problem_whose_fields_are_impossible_is_refused():
     ):
         Kolmogorov(KolmogorovFlow(forcing_wavenumber=6), 16, 16)
     with pytest.raises(UserError, match="^resolution=24: expected a multiple of data.resolution = 16"):
-        next(
-            simulate.snapshots(
-                Kolmogorov(KolmogorovFlow(), 16, 24).reference(), simulate.trajectory_keys(0, np.arange(2)), 1, 1
-            )
+        simulate.Snapshots(
+            Kolmogorov(KolmogorovFlow(), 16, 24).reference(), simulate.trajectory_keys(0, np.arange(2)), 1
         )
 
 
@@ -333,7 +365,7 @@ def test_damaged_files_are_refused(made, tmp_path):
     content, copy = made.read_bytes(), tmp_path / "fields.h5"
     for name in ("train/vorticity", "train/closure", "test/vorticity", "test/closure"):
         with h5py.File(made) as file:
-            offset = file[name].id.get_chunk_info(0).byte_offset
+            offset = file[name].id.get_offset()
         flipped = bytearray(content)
         flipped[offset + 100] ^= 0x01
         copy.write_bytes(flipped)

@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import REPOSITORY
 
+from closure_jax import interrupts
 from closure_jax.coupling import ensemble
 from closure_jax.data import simulate
+from closure_jax.files import Kept
 from closure_jax.physics import spectral
 from closure_jax.problems import Kolmogorov
 
@@ -22,18 +23,19 @@ SYSTEM = PROBLEM.reference()
 GRID = SYSTEM.flow.grid
 
 
-def rollout(chunk: int, scratch: Path | None = None) -> ensemble.Rollout:
+def rollout(chunk: int, kept: Kept | None = None) -> ensemble.Rollout:
     """Two states of five members, two time units."""
     start = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
     start = np.asarray(spectral.to_physical(spectral.to_fourier(start) * spectral.dealias_mask(GRID)))
     starts = np.repeat(start, 5, axis=1)
-    return ensemble.rollout(SYSTEM, starts, jax.random.key(4), 2, "test members", chunk, scratch)
+    return ensemble.rollout(SYSTEM, starts, jax.random.key(4), 2, "test members", chunk, kept)
 
 
 def simulated() -> list[np.ndarray]:
     """Two snapshots of eight trajectories, vorticity and closure: four arrays (8, 8, 8)."""
     keys = simulate.trajectory_keys(3, np.arange(8))
-    return [field for pair in simulate.snapshots(SYSTEM, keys, 5, 2) for field in pair]
+    running = simulate.Snapshots(SYSTEM, keys, 5)
+    return [field for _ in range(2) for field in running.next()]
 
 
 FOUR_DEVICES = """
@@ -73,13 +75,48 @@ def test_four_devices_give_the_members_and_trajectories_of_one(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_chunks_change_no_member_and_a_large_ensemble_is_streamed_to_a_file(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble, "_IN_MEMORY", 1000)
-    cut = rollout(4, tmp_path / "rollouts")  # 4, 4 and, with two of the members before, 4
+def test_chunks_change_no_member_and_an_ensemble_that_was_stopped_goes_on_to_the_same_numbers(
+    whole, tmp_path, monkeypatch
+):
+    cut = rollout(4)  # 4, 4 and, with two of the members before, 4
     np.testing.assert_allclose(cut.fields, whole.fields, rtol=0, atol=2e-5)
     np.testing.assert_allclose(cut.frames, whole.frames, rtol=0, atol=2e-5)
-    stored = np.load(tmp_path / "rollouts" / "test_members.npy", mmap_mode="r")
-    np.testing.assert_array_equal(stored.reshape(cut.fields.shape), cut.fields)
+    frames_run, stop_at = [], 0
+
+    def check():
+        frames_run.append(1)
+        if len(frames_run) == stop_at:
+            raise interrupts.Stopped()
+
+    def run_until(frame, kept):
+        nonlocal stop_at
+        frames_run.clear()
+        stop_at = frame
+        return rollout(4, kept)
+
+    monkeypatch.setattr(interrupts, "check", check)
+    monkeypatch.setattr(Kept, "SECONDS", 0.0)
+    monkeypatch.setattr(Kept, "SHARE", 1e9)
+    monkeypatch.setattr(ensemble, "_WORTH_KEEPING", 0.0)
+    kept = Kept(tmp_path / "rollouts", "this one")
+    for frames in (3, 9, 12):  # within the first chunk, within the second, and at the end of the third
+        with pytest.raises(interrupts.Stopped):
+            run_until(frames, kept)
+    run = run_until(0, kept)
+    assert len(frames_run) == 6  # three chunks of ten frames
+    np.testing.assert_array_equal(run.fields, cut.fields)
+    np.testing.assert_array_equal(run.frames, cut.frames)
+    assert run_until(1, kept).fields[-1, 0, 0, 0, 0] == cut.fields[-1, 0, 0, 0, 0]  # whole: not a frame is run
+    with pytest.raises(interrupts.Stopped):
+        run_until(1, Kept(tmp_path / "rollouts", "another one"))
+    for file in ("test_members.kept", "test_members.float32"):
+        run_until(0, kept)
+        content = bytearray((tmp_path / "rollouts" / file).read_bytes())
+        content[-100] ^= 1
+        (tmp_path / "rollouts" / file).write_bytes(content)
+        run = run_until(0, kept)
+        assert len(frames_run) == 30
+        np.testing.assert_array_equal(run.fields, cut.fields)
 
 
 def test_chunks_are_equal_and_cover_every_member_once_or_with_the_same_numbers(monkeypatch):

@@ -16,9 +16,10 @@ from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import a_posteriori
-from closure_jax.parallel import processes
+from closure_jax.files import Kept
+from closure_jax.parallel import devices, processes
 from closure_jax.problems.oracle import exact_law
-from closure_jax.workdir import WorkDir, write_json
+from closure_jax.workdir import WorkDir, provenance, write_json
 
 ORACLE = "oracle"
 """The exact law, which stands beside the closures where it is known."""
@@ -84,9 +85,11 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         known = [_identity(point) for point in content["points"]]
         missing = [one for one in planned if _identity(_facts(*one)) not in known]
         print(f"study: {len(planned)} ensembles, {len(planned) - len(missing)} done before", flush=True)
-        for point in _run(missing, experiment, settings, folder / "rollouts"):
+        kept = Kept(folder / "rollouts", [data, vars(settings), provenance.revision(), devices.describe()])
+        for point in _run(missing, experiment, settings, kept):
             content["points"].append(point)
             write_json(folder / "study.json", content)
+        shutil.rmtree(kept.folder, ignore_errors=True)
     compare.compare([folder], folder / "compare")
     print(f"study: {folder / 'study.json'}")
 
@@ -95,18 +98,19 @@ def _run(
     planned: Sequence[tuple[Closure, str, Coupling]],
     experiment: Experiment,
     settings: a_posteriori.Settings,
-    scratch: pathlib.Path,
+    kept: Kept,
 ) -> Iterator[dict[str, Any]]:
     """A point for each ensemble, as it ends; the true ones run first."""
     if not planned:
         return
-    true = a_posteriori.reference(experiment.problem, origins.data_of(experiment), 0, settings, scratch)
+    true = a_posteriori.reference(experiment.problem, origins.data_of(experiment), 0, settings, kept)
     for closure, kind, rule in planned:
         print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
-        run = true.closed(closure.draw, fitted, random.stream(closure.seed, "model_ensemble"), "closed ensemble")
+        label = " ".join(["closed ensemble", *map(str, _identity(_facts(closure, kind, rule)))])
+        run = true.closed(closure.draw, fitted, random.stream(closure.seed, "model_ensemble"), label)
         yield _facts(closure, kind, rule) | true.facts() | true.judge(run)
-    shutil.rmtree(scratch, ignore_errors=True)
+        kept.drop(label)
 
 
 def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:

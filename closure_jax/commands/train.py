@@ -141,6 +141,7 @@ def judge(
     with work.timed("report"):
         report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
     work.write_results(results | {"wall_seconds": work.wall_seconds()})
+    evaluate.forget_rollouts(work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

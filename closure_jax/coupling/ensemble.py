@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +15,17 @@ from jaxtyping import Array, Float, Key
 from closure_jax import interrupts
 from closure_jax.coupling.advance import Dynamics, StepNumber
 from closure_jax.errors import check
+from closure_jax.files import Kept, crc
 from closure_jax.parallel import devices, progress
 
 _FRAMES_PER_UNIT = 5
-_IN_MEMORY = 2**30  # bytes; snapshots of a larger ensemble go to a file
+_WORTH_KEEPING = 5.0  # seconds; an ensemble that took less is run again where its work is taken up
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
     """An ensemble's run: `fields` (units + 1, states, members, n, n) at whole time units, 0 included; `frames` (F, n, n) of the
-    first member of the first state; `seconds` of stepping, compilation apart. `fields` of a large ensemble lie in a file."""
+    first member of the first state; `seconds` of stepping, compilation apart. `fields` lie in a file where the run is kept."""
 
     fields: np.ndarray
     frames: np.ndarray
@@ -39,7 +39,7 @@ def rollout(
     units: int,
     label: str,
     chunk: int = 128,
-    scratch: pathlib.Path | None = None,
+    kept: Kept | None = None,
 ) -> Rollout:
     """Runs an ensemble; member m of all states together has the key fold_in(key, m).
 
@@ -51,13 +51,14 @@ def rollout(
       vorticity: at time 0, physical units.
       key: of the ensemble.
       units: whole time units to run.
-      label: of the progress bar, and of the file of a large ensemble.
+      label: of the progress bar, and of what is kept.
       chunk: members that run together.
-      scratch: folder for snapshots beyond 1 GiB, which are written as they are made; None keeps them in memory.
+      kept: where fields are written as they are made, and from where an ensemble that was stopped goes on, to the same numbers;
+        None keeps them in memory. Its identity says what `dynamics` is.
     Raises:
       UserError: a time unit is not a whole number of the dynamics' periods.
     """
-    (run,) = rollouts(dynamics, vorticity, {label: key}, units, chunk, scratch)
+    (run,) = rollouts(dynamics, vorticity, {label: key}, units, chunk, kept)
     return run
 
 
@@ -67,7 +68,7 @@ def rollouts(
     keys: Mapping[str, Key[Array, ""]],
     units: int,
     chunk: int = 128,
-    scratch: pathlib.Path | None = None,
+    kept: Kept | None = None,
 ) -> list[Rollout]:
     """Ensembles that differ by their keys, given by label, from one program; see `rollout`."""
     states, members, *grid = vorticity.shape
@@ -82,11 +83,12 @@ def rollouts(
     look = devices.map_members(dynamics.vorticity, parts)
     runs, compiled = [], None
     for label, key in keys.items():
-        fields = _storage((units + 1, states * members, *grid), label, scratch)
-        fields[0] = vorticity.reshape(states * members, *grid)
-        frames, seconds = [vorticity[0, 0]], 0.0
+        begun = _Begun(kept, label, vorticity, key, units, [size, parts, segment, frames_per_unit])
+        fields = begun.fields
         bar = progress.bar(len(starts) * units * frames_per_unit, label, "frame")
-        for first in starts:
+        bar.update(begun.chunk * units * frames_per_unit + begun.frame)
+        for number in range(begun.chunk, len(starts)):
+            first = starts[number]
             now = slice(first, first + size)
             each, initial = devices.split_members(
                 (_member_keys(key, first, group), fields[0, now].reshape(*group, *grid)), parts
@@ -94,23 +96,110 @@ def rollouts(
             if compiled is None:  # from a state of its own: what is donated may be gone after lowering
                 compiled = run.lower(each, begin(each, initial), 0).compile()
             state = begin(each, initial)
-            start = time.perf_counter()
-            for index in range(units * frames_per_unit):
+            if begun.leaves:
+                state = devices.from_host(begun.leaves, state, parts)
+            begun.starts()
+            for index in range(begun.frame, units * frames_per_unit):
                 state = compiled(each, state, index * segment)
                 unit, within = divmod(index + 1, frames_per_unit)
                 if first == 0 or within == 0:
                     seen = look(state)
                     if first == 0:
-                        frames.append(devices.first(seen)[0, 0].copy())
+                        begun.frames.append(devices.first(seen)[0, 0].copy())
                     if within == 0:
                         fields[unit, now] = devices.join_members(seen).reshape(size, *grid)
                 bar.update()
+                if begun.is_due():
+                    begun.keep(number, index + 1, devices.to_host(state), (first, size, unit + 1))
                 interrupts.check()
             jax.block_until_ready(state)
-            seconds += time.perf_counter() - start
+            begun.ends()
         bar.close()
-        runs.append(Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(frames), seconds))
+        if begun.seconds > _WORTH_KEEPING:
+            begun.keep(len(starts), 0, [], (states * members, 0, 0))
+        runs.append(Rollout(fields.reshape(units + 1, *vorticity.shape), np.stack(begun.frames), begun.seconds))
     return runs
+
+
+class _Begun:
+    """An ensemble as far as it has come: from nothing, or from where it was kept.
+
+    Attributes:
+      fields: (units + 1, states * members, n, n), whole up to where it has come.
+      frames: of the first member of the first state.
+      seconds: of stepping.
+      chunk, frame: which of its chunks runs next, and from which frame of it.
+      leaves: of that chunk's state; empty at frame 0.
+    """
+
+    def __init__(
+        self,
+        kept: Kept | None,
+        label: str,
+        vorticity: np.ndarray,
+        key: Key[Array, ""],
+        units: int,
+        grouping: list[int],
+    ):
+        states, members, *grid = vorticity.shape
+        shape = (units + 1, states * members, *grid)
+        self._kept, self._name, self._since = kept, label, 0.0
+        self._asked = functools.reduce(
+            lambda before, one: crc(np.asarray(one), before),
+            (vorticity, jax.random.key_data(key), [units, *grouping]),
+            0,
+        )
+        self.fields = np.empty(shape, np.float32) if kept is None else kept.array(self._name, shape)
+        self.frames, self.seconds, self.chunk, self.frame, self.leaves = [vorticity[0, 0]], 0.0, 0, 0, []
+        found = kept.read(self._name) if kept is not None else {}
+        if found and found["asked"] == self._asked and found["crc"] == self._crc_of(found["whole"]):
+            self.frames, self.seconds = list(found["frames"]), float(found["seconds"])
+            self.chunk, self.frame = int(found["chunk"]), int(found["frame"])
+            self.leaves = [found[f"leaf{number}"] for number in range(int(found["leaves"]))]
+        else:
+            self.fields[0] = vorticity.reshape(shape[1:])
+
+    def starts(self) -> None:
+        """A chunk starts to step, or goes on."""
+        self._since = time.perf_counter()
+
+    def ends(self) -> None:
+        """A chunk has ended."""
+        self._count()
+        self.frame, self.leaves = 0, []
+
+    def is_due(self) -> bool:
+        """Whether it should be kept now: after a while, and where the work is asked to end."""
+        return self._kept is not None and (self._kept.is_due() or interrupts.asked() is not None)
+
+    def keep(self, chunk: int, frame: int, leaves: list[np.ndarray], whole: tuple[int, int, int]) -> None:
+        """Keeps how far it has come.
+
+        Args:
+          chunk, frame: what runs next.
+          leaves: of the chunk's state.
+          whole: which fields are: all of the first members, as many as the first number says, and of the next ones, as many as
+            the second says, those of the first time units, as many as the third says.
+        """
+        if self._kept is None:
+            return
+        self._count()
+        self._kept.write(
+            self._name,
+            {f"leaf{number}": leaf for number, leaf in enumerate(leaves)}
+            | {"leaves": len(leaves), "chunk": chunk, "frame": frame, "seconds": self.seconds, "frames": self.frames}
+            | {"asked": self._asked, "whole": np.asarray(whole), "crc": self._crc_of(whole)},
+        )
+        self.starts()
+
+    def _count(self) -> None:
+        self.seconds += time.perf_counter() - self._since
+
+    def _crc_of(self, whole: Any) -> int:
+        members, more, units = whole
+        done = [fields[:members] for fields in self.fields]
+        done += [fields[members : members + more] for fields in self.fields[:units]]
+        return functools.reduce(lambda before, fields: crc(fields, before), done, 0)
 
 
 def _segments(dynamics: Dynamics) -> tuple[int, int]:
@@ -141,10 +230,3 @@ def _chunks(total: int, chunk: int) -> tuple[int, list[int]]:
     size = -(-total // (number * count)) * count
     size = size if size <= total else total
     return size, [min(i * size, total - size) for i in range(-(-total // size))]
-
-
-def _storage(shape: tuple[int, ...], label: str, scratch: pathlib.Path | None) -> np.ndarray:
-    if scratch is None or 4 * np.prod(shape) < _IN_MEMORY:
-        return np.empty(shape, np.float32)
-    scratch.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(scratch / f"{label.replace(' ', '_')}.npy", "w+", np.float32, shape)

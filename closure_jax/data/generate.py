@@ -6,11 +6,12 @@ import hashlib
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
-from tqdm import tqdm
 
 import closure_jax
 from closure_jax import files, interrupts
@@ -20,7 +21,6 @@ from closure_jax.parallel import processes, progress
 from closure_jax.problems.base import Problem, System, class_name
 
 _BUFFER = 2**28  # bytes of snapshots in memory before they are written
-_TOGETHER = 2**24  # bytes, at most, that the file keeps in one piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,68 +118,106 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
 def write(simulation: Simulation, path: pathlib.Path) -> None:
     """Simulates and writes `path`, aside and renamed: a killed run leaves no half file under that name.
 
-    Fields are written as they are made, so memory holds a chunk's states and some 256 MB of snapshots, whatever the grid.
+    Fields are written as they are made, so memory holds a chunk's states and some 256 MB of snapshots, whatever the grid. A
+    simulation that was stopped goes on in its middle, to the same bytes.
     """
-    total, tests = simulation.trajectories, simulation.test_trajectories
-    trains = total - tests
-    times = simulation.snapshot_times()
-    n = simulation.resolution
-    burn_in = round(simulation.burn_in / simulation.interval())
-    chunk = min(simulation.chunk, total)
-    together = max(1, min(50, len(times), _TOGETHER // (4 * n * n)))
-    with hdf5.writing(path, 8 * total * len(times) * n * n) as file:
-        arrays = {
-            (split, field): file.create_dataset(
-                f"{split}/{field}", (count, len(times), n, n), np.float32, chunks=(1, together, n, n)
-            )
-            for split, count in (("train", trains), ("test", tests))
-            for field in dataset.FIELDS
-        }
-        file["time"] = times
-        starts = range(0, total, chunk)
-        bar = progress.bar(len(starts) * (burn_in + len(times)), "simulate", "snapshot")
-        for start in starts:
-            indices = np.arange(start, min(start + chunk, total))
-            is_test = indices >= trains
-            for first, pairs in _simulate(simulation, indices, burn_in, bar):
-                when = slice(first, first + pairs[0].shape[1])
-                for field, values in zip(dataset.FIELDS, pairs, strict=True):
-                    if not is_test.all():
-                        arrays["train", field][indices[~is_test], when] = values[~is_test]
-                    if is_test.any():
-                        arrays["test", field][indices[is_test] - trains, when] = values[is_test]
-        bar.close()
-        if not all(np.isfinite(array[i]).all() for array in arrays.values() for i in range(array.shape[0])):
+    total, times, n = simulation.trajectories, simulation.snapshot_times(), simulation.resolution
+    trains = total - simulation.test_trajectories
+    kept = files.Kept(path.with_name(path.name + ".begun"), [dataset.SCHEMA, simulation.parameters(), simulation.chunk])
+    so_far = _so_far(kept, path, trains)
+    with hdf5.writing(path, 8 * total * len(times) * n * n, begun=bool(so_far)) as file:
+        if not so_far:
+            for split, count in (("train", trains), ("test", simulation.test_trajectories)):
+                for field in dataset.FIELDS:
+                    hdf5.room(file, f"{split}/{field}", (count, len(times), n, n))
+            file["time"] = times
+        _fill(simulation, file, kept, so_far)
+        arrays = [file[f"{split}/{field}"] for split in dataset.SPLITS for field in dataset.FIELDS]
+        if not all(np.isfinite(array[i]).all() for array in arrays for i in range(array.shape[0])):
             raise UserError(
                 f"the simulation left the finite numbers: expected a smaller --config.problem.dt={simulation.problem.dt:g}"
                 " or a larger --config.flow.viscosity"
             )
         file.attrs.update(
             schema=dataset.SCHEMA,
-            checksum=dataset.checksum_of(arrays[split, field] for split in dataset.SPLITS for field in dataset.FIELDS),
+            checksum=dataset.checksum_of(arrays),
             jax_version=importlib.metadata.version("jax"),
             closure_jax_version=closure_jax.__version__,
             **simulation.parameters(),
         )
+    shutil.rmtree(kept.folder, ignore_errors=True)
 
 
-def _simulate(
-    simulation: Simulation, indices: np.ndarray, burn_in: int, bar: tqdm
-) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Vorticity and closure of the trajectories `indices` after `burn_in` snapshots, some times at once: the number of the
-    first time, and (trajectory, time, n, n) each."""
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dict[str, np.ndarray]) -> None:
+    """Simulates what the file lacks, a chunk of trajectories after the other."""
+    total, trains = simulation.trajectories, simulation.trajectories - simulation.test_trajectories
+    burn_in = round(simulation.burn_in / simulation.interval())
     count = burn_in + len(simulation.snapshot_times())
-    together = max(1, _BUFFER // (8 * len(indices) * simulation.resolution**2))
-    keys = simulate.trajectory_keys(simulation.seed, indices)
-    pairs = simulate.snapshots(simulation.system(), keys, simulation.every, count)
-    for number, pair in enumerate(pairs):
-        bar.update()
-        interrupts.check()
-        if number < burn_in:
-            continue
-        waiting.append(pair)
-        if len(waiting) == together or number == count - 1:
-            first = number - burn_in + 1 - len(waiting)
-            yield first, [np.stack(fields, axis=1) for fields in zip(*waiting, strict=True)]
-            waiting = []
+    chunk = min(simulation.chunk, total)
+    blocks, crc = [tuple(block) for block in so_far.get("blocks", [])], int(so_far.get("crc", 0))
+    begun, number = (int(so_far[name]) if so_far else 0 for name in ("start", "number"))
+    starts = range(0, total, chunk)
+    bar = progress.bar(len(starts) * count, "simulate", "snapshot")
+    bar.update(begun // chunk * count + number)
+    for start in starts[begun // chunk :]:
+        stop = min(start + chunk, total)
+        keys = simulate.trajectory_keys(simulation.seed, np.arange(start, stop))
+        running = simulate.Snapshots(simulation.system(), keys, simulation.every)
+        if so_far and start == begun:
+            running.go_on(number, [so_far[f"leaf{i}"] for i in range(int(so_far["leaves"]))])
+        together = max(1, _BUFFER // (8 * (stop - start) * simulation.resolution**2))
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        while running.number < count:
+            pair = running.next()
+            bar.update()
+            if running.number > burn_in:
+                waiting.append(pair)
+            is_due = kept.is_due() or interrupts.asked() is not None
+            if waiting and (is_due or len(waiting) == together or running.number == count):
+                last = running.number - burn_in
+                block = (start, stop, last - len(waiting), last)
+                for place, part, when in _places(block, trains):
+                    for field, values in zip(dataset.FIELDS, zip(*waiting, strict=True), strict=True):
+                        content = np.stack(values, axis=1)[part]
+                        file[f"{place[0]}/{field}"][place[1], when] = content
+                        crc = files.crc(content, crc)
+                blocks.append(block)
+                waiting = []
+            if is_due:
+                file.flush()
+                state = running.state()
+                kept.write(
+                    "simulation",
+                    {f"leaf{i}": leaf for i, leaf in enumerate(state)}
+                    | {"leaves": len(state), "start": start, "number": running.number, "blocks": blocks, "crc": crc},
+                )
+            interrupts.check()
+    bar.close()
+
+
+def _so_far(kept: files.Kept, path: pathlib.Path, trains: int) -> dict[str, np.ndarray]:
+    """What was kept of a simulation, where its partial file holds what was written; else empty."""
+    found, crc = kept.read("simulation"), 0
+    if not found:
+        return {}
+    try:
+        with h5py.File(files.partial_name(path)) as file:
+            for block in found["blocks"]:
+                for (split, rows), _, when in _places(block, trains):
+                    for field in dataset.FIELDS:
+                        crc = files.crc(file[f"{split}/{field}"][rows, when], crc)
+    except (OSError, KeyError, ValueError, RuntimeError):
+        return {}
+    return found if crc == found["crc"] else {}
+
+
+def _places(block: Sequence[int], trains: int) -> list[tuple[tuple[str, slice], slice, slice]]:
+    """Where snapshots `first` to `last` of the trajectories `start` to `stop` lie: (split, its rows), which of the trajectories,
+    and times."""
+    start, stop, first, last = (int(number) for number in block)
+    cut = min(max(start, trains), stop)
+    parts = (
+        ("train", slice(start, cut), slice(0, cut - start)),
+        ("test", slice(cut - trains, stop - trains), slice(cut - start, None)),
+    )
+    return [((split, rows), part, slice(first, last)) for split, rows, part in parts if rows.stop > rows.start]

@@ -45,7 +45,7 @@ class _File(io.FileIO):
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
+def writing(path: pathlib.Path, size: int, begun: bool | None = None) -> Iterator[h5py.File]:
     """A new HDF5 file, which gets the name `path` where the block ends without an error; see `files.aside`.
 
     The room is looked for first, so that nobody waits for hours for a file that can't fit.
@@ -53,15 +53,18 @@ def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
     Args:
       path: of the file.
       size: bytes of the arrays that will be in it.
+      begun: see `files.aside`.
 
     Raises:
       OSError: there is no room, or a write fails.
     """
-    with files.aside(path) as partial:
-        if shutil.disk_usage(partial.parent).free < size + _MARGIN:
+    with files.aside(path, begun) as partial:
+        missing = size - (partial.stat().st_size if begun else 0)
+        if shutil.disk_usage(partial.parent).free < missing + _MARGIN:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        with _File(partial, "w+") as raw:
-            file = h5py.File(raw, "w", rdcc_nbytes=0)  # arrays are written at once, so that little is left to close
+        with _File(partial, "r+" if begun else "w+") as raw:
+            # arrays are written at once, so that little is left to close
+            file = h5py.File(raw, "r+" if begun else "w", rdcc_nbytes=0)
             try:
                 yield file
                 file.flush()
@@ -73,3 +76,15 @@ def writing(path: pathlib.Path, size: int) -> Iterator[h5py.File]:
                     file.close()
             if raw.failed is not None:
                 raise OSError(raw.failed.errno, raw.failed.strerror, str(path))
+
+
+def room(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
+    """Makes a float32 array whose place in the file is settled at once: to fill it then changes nothing else."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_obj_track_times(False)  # the same numbers give the same bytes
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.NATIVE_FLOAT, space, properties, links)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
 from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, RolloutMeasure, by_time
+from closure_jax.files import Kept
 from closure_jax.physics import spectral
 from closure_jax.problems.base import Problem
 
@@ -57,7 +57,7 @@ class Reference:
       settings: of all ensembles.
       start: time of the initial states.
       truth, second: true ensembles with keys of their own.
-      scratch: folder for large ensembles.
+      kept: where ensembles are kept; None runs each one anew.
     """
 
     problem: Problem
@@ -67,7 +67,7 @@ class Reference:
     start: float
     truth: Rollout
     second: Rollout
-    scratch: pathlib.Path | None
+    kept: Kept | None
 
     def closed(self, draw: Draw, coupling: Coupling, key: Key[Array, ""], label: str) -> Rollout:
         """The ensemble of the solver closed by `draw` under a fitted rule; one member, a new closure each step, where it has no
@@ -78,7 +78,7 @@ class Reference:
         if not is_random(draw, self.initial.shape[-1]):
             coupling, members = Fresh(), 1
         dynamics = Coupled(solver.step, solver.dt, draw, coupling)
-        (run,) = _run(dynamics, self.initial, members, {label: key}, self.settings, self.scratch)
+        (run,) = _run(dynamics, self.initial, members, {label: key}, self.settings, self.kept)
         return run
 
     def judge(self, run: Rollout, measures: Mapping[str, RolloutMeasure] = MappingProxyType({})) -> dict[str, Any]:
@@ -107,9 +107,7 @@ class Reference:
         }
 
 
-def reference(
-    problem: Problem, dataset: Dataset, seed: int, settings: Settings, scratch: pathlib.Path | None = None
-) -> Reference:
+def reference(problem: Problem, dataset: Dataset, seed: int, settings: Settings, kept: Kept | None = None) -> Reference:
     """Runs the true ensembles.
 
     Raises:
@@ -126,8 +124,8 @@ def reference(
         f"{name.replace('_', ' ')} ensemble": random.stream(seed, f"{name}_ensemble")
         for name in ("true", "second_true")
     }
-    truth, second = _run(true_system, initial, settings.members, keys, settings, scratch)
-    return Reference(problem, initial, windows, settings, float(dataset.time[column]), truth, second, scratch)
+    truth, second = _run(true_system, initial, settings.members, keys, settings, kept)
+    return Reference(problem, initial, windows, settings, float(dataset.time[column]), truth, second, kept)
 
 
 def _run(
@@ -136,10 +134,10 @@ def _run(
     members: int,
     keys: Mapping[str, Key[Array, ""]],
     settings: Settings,
-    scratch: pathlib.Path | None,
+    kept: Kept | None,
 ) -> list[Rollout]:
     start = np.repeat(initial[:, None], members, axis=1)
-    return ensemble.rollouts(dynamics, start, keys, settings.units, settings.chunk, scratch)
+    return ensemble.rollouts(dynamics, start, keys, settings.units, settings.chunk, kept)
 
 
 def evaluate(
@@ -149,7 +147,7 @@ def evaluate(
     draw: Draw,
     seed: int,
     settings: Settings,
-    scratch: pathlib.Path | None = None,
+    kept: Kept | None = None,
     measures: Mapping[str, RolloutMeasure] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_posteriori` part of results.json, and arrays for the report.
@@ -163,10 +161,10 @@ def evaluate(
       draw: the model.
       seed: of all ensembles.
       settings: which ensembles.
-      scratch: folder for large ones.
+      kept: where ensembles are kept, so that an evaluation that was stopped goes on in their middle.
       measures: beside those of the table, by name.
     """
-    true = reference(problem, dataset, seed, settings, scratch)
+    true = reference(problem, dataset, seed, settings, kept)
     coupling = coupling.fit(draw, true.windows)
     learned = true.closed(draw, coupling, random.stream(seed, "model_ensemble"), "model ensemble")
     baselines = {

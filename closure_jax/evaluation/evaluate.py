@@ -14,7 +14,8 @@ from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, measures, metrics
-from closure_jax.workdir import WorkDir
+from closure_jax.files import Kept
+from closure_jax.workdir import WorkDir, provenance
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
@@ -56,19 +57,33 @@ def run(
     if problem.solver() is not None and problem.truth() is not None:
         print("evaluation: a posteriori rollouts")
         with work.timed("a_posteriori"):
-            scratch = work.path / "rollouts"
-            shutil.rmtree(scratch, ignore_errors=True)  # of a killed evaluation
             draw = FixedSteps(model.replace(transport=model.transport.in_rollouts()), ev.rollout_sampler_steps)
             results["a_posteriori"], more = a_posteriori.evaluate(
-                problem, experiment.coupling, dataset, draw, seed, _rollouts(ev), scratch
+                problem,
+                experiment.coupling,
+                dataset,
+                draw,
+                seed,
+                _rollouts(ev),
+                _kept(experiment, dataset, model, work),
             )
-            shutil.rmtree(scratch, ignore_errors=True)
         results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
         fitted = results["a_posteriori"]["coupling"]
         results["a_posteriori"]["coupling"] = {"kind": experiment.config.coupling.kind, **fitted}
         arrays |= more
     results["settings"] = settings(experiment)
     return results, {name: np.asarray(array, np.float32) for name, array in (arrays | shown).items()}
+
+
+def forget_rollouts(work: WorkDir) -> None:
+    """Deletes the rollouts that `run` keeps beside the results: they are of no use when those are written."""
+    shutil.rmtree(work.path / "rollouts", ignore_errors=True)
+
+
+def _kept(experiment: Experiment, dataset: Dataset, model: StochasticClosure, work: WorkDir) -> Kept:
+    facts = provenance.provenance(dataset.path, dataset.checksum)
+    facts.pop("data_path")
+    return Kept(work.path / "rollouts", [experiment.seed, settings(experiment), model.digest(), facts])
 
 
 def _rollouts(ev: Evaluation) -> a_posteriori.Settings:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -106,6 +106,25 @@ def split_members(tree: Any, parts: int) -> Any:
     """(members, ...) -> (parts, members / parts, ...) in order, each part on its device: only there can its buffers be reused."""
     cut = jax.tree.map(lambda leaf: leaf.reshape(parts, leaf.shape[0] // parts, *leaf.shape[1:]), tree)
     return _placed(parts)(cut)
+
+
+def to_host(tree: Any) -> list[np.ndarray]:
+    """The leaves of a state that `map_members` gave, on the host; random keys as their numbers."""
+    return [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def from_host(leaves: Sequence[np.ndarray], like: Any, parts: int) -> Any:
+    """The inverse of `to_host`, each part on its device; `like` is a state of the same structure, shapes and types."""
+    own, structure = jax.tree.flatten(like)
+    wrapped = [
+        jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(one)) if _is_key(one) else leaf
+        for leaf, one in zip(leaves, own, strict=True)
+    ]
+    return _placed(parts)(jax.tree.unflatten(structure, wrapped))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 A work directory holds config.json (nested), provenance.json (versions, device, revision, data checksum), metrics.jsonl,
 tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html and, written last,
-results.json. `.digests` vouches for the JSON and for each record.
+results.json. `.digests` vouches for the JSON and for each record. `rollouts/` holds ensembles while an evaluation runs.
 """
 
 import contextlib
