@@ -13,6 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -49,7 +50,8 @@ class StochasticClosure:
     """A trained closure: a pytree whose leaves are parameters and scalings, so it passes through jit as an argument.
 
     Methods that take a number of sampler steps use the attribute `steps` where it is None. It has to be static where noise of an
-    SDE is drawn; `draw` and `sample_latent` take a traced one too. Wrong shapes, types and steps raise UserError.
+    SDE is drawn; `draw` and `sample_latent` take a traced one too. Wrong shapes, types and steps raise UserError. Fields that are
+    not finite are told where a call is wrapped in `jax.experimental.checkify.checkify`, in jit and vmap too; else nobody looks.
 
     Attributes:
       params: {"vorticity": {"encoder"}, "closure": {"encoder", "decoder"}, "network"}; vorticity has a decoder too.
@@ -161,7 +163,9 @@ class StochasticClosure:
     def decode(self, latent: Float[Array, "batch r r c"]) -> Float[Array, "batch n n"]:
         """The closure in physical units from its standardised latent."""
         latent = self.scalings["latent_closure"].invert(latent)
-        return self.scalings["closure"].invert(apply(self.decoder, self.params["closure"]["decoder"], latent))
+        decoded = self.scalings["closure"].invert(apply(self.decoder, self.params["closure"]["decoder"], latent))
+        checkify.debug_check(jnp.isfinite(decoded).all(), "the closure became not finite: expected finite numbers")
+        return decoded
 
     def reconstruct(self, field: str, values: Fields) -> Float[Array, "batch n n"]:
         """Encoded and decoded fields in physical units; `field` is 'vorticity' or 'closure'."""
@@ -181,6 +185,7 @@ class StochasticClosure:
         )
         dtype = jnp.result_type(values)
         check(jnp.issubdtype(dtype, jnp.floating), f"{name} of type {dtype}: expected real floating-point numbers")
+        checkify.debug_check(jnp.isfinite(values).all(), f"{name} is not finite: expected finite numbers")
 
     def _check_noise(self, noise: Noise, condition: jax.Array) -> None:
         counts = {leaf.shape[0] for leaf in jax.tree.leaves(noise)}

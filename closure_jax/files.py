@@ -13,9 +13,10 @@ import os
 import pathlib
 import shutil
 import time
+import zipfile
 import zlib
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def read_json(file: pathlib.Path, remedy: str) -> dict[str, Any] | None:
         content = json.loads(written) if vouched(file, written)[0] else None
     except FileNotFoundError:
         return None
-    except ValueError:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError):  # no UTF-8, or no JSON
         content = None
     if not isinstance(content, dict):
         raise UserError(f"'{file}' is damaged: expected it as it was written; {remedy}")
@@ -166,6 +167,27 @@ def lock(file: pathlib.Path, waiting: str | None = None) -> Generator[None, None
             print(waiting, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+_NPZ = 2**30
+"""Bytes of arrays that an .npz may hold, however small it is itself."""
+
+
+def read_npz(file: pathlib.Path | BinaryIO) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, which may come from anybody.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is none, damaged, holds other things than arrays of numbers and texts, or more than 1 GiB of them.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
+            if size > _NPZ:
+                raise ValueError(f"it would be {size} bytes of arrays, expected at most {_NPZ}")
+            return dict(archive)
+    except (AttributeError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 def crc(array: np.ndarray, before: int = 0) -> int:
@@ -221,8 +243,7 @@ class Kept:
         size = len(self._seal(b""))
         if self._seal(content[size:]) != content[:size]:
             return {}
-        with np.load(io.BytesIO(content[size:]), allow_pickle=False) as archive:
-            return dict(archive)
+        return read_npz(io.BytesIO(content[size:]))
 
     def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """A float32 array in a file, with the numbers that an earlier process left there. Its room is taken at once.

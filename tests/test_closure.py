@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from jax.experimental import checkify
 
 from closure_jax.closure import Scaling, StochasticClosure
 from closure_jax.errors import UserError
@@ -175,3 +176,29 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
     assert (
         jax.jit(lambda steps: flow_matching(key, VORTICITY, steps))(2).shape == VORTICITY.shape
     )  # no noise of its steps
+
+
+def test_fields_that_are_not_finite_are_told_where_it_is_asked_for():
+    model, spoilt = closure(), VORTICITY.at[3, 1, 2].set(jnp.nan)
+    assert jnp.isnan(model(jax.random.key(0), spoilt)).any()  # nothing is looked at unasked
+
+    def coupled(vorticity):
+        def step(vorticity, key):
+            return vorticity + 0.1 * model(key, vorticity), None
+
+        return jax.lax.scan(step, vorticity, jax.random.split(jax.random.key(0), 3))[0]
+
+    calls = {
+        "a call": lambda fields: model(jax.random.key(0), fields),
+        "jit": jax.jit(lambda fields: model(jax.random.key(0), fields)),
+        "vmap": lambda fields: jax.vmap(lambda one, key: model(key, one[None]))(fields, KEYS),
+        "grad": jax.grad(lambda fields: model(jax.random.key(0), fields).sum()),
+        "scan": coupled,
+    }
+    for name, call in calls.items():
+        checked = jax.jit(checkify.checkify(call))
+        assert checked(VORTICITY)[0].get() is None, name
+        assert checked(spoilt)[0].get().startswith("vorticity is not finite: expected finite numbers"), name
+    endless = model.replace(scalings=model.scalings | {"closure": Scaling(jnp.float32(0), jnp.float32(jnp.inf))})
+    error, _ = checkify.checkify(lambda fields: endless(jax.random.key(0), fields))(VORTICITY)
+    assert error.get().startswith("the closure became not finite")

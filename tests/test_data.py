@@ -381,6 +381,17 @@ def test_damaged_files_are_refused(made, tmp_path):
         assert "can't be read" in refusal(copy)
 
 
+def test_a_file_that_says_it_is_huge_is_refused_before_it_is_read(made, tmp_path):
+    copy = tmp_path / "fields.h5"
+    for shape in ((10**7, TIMES, N, N), (10**12, TIMES, N, N)):
+        copy.write_bytes(made.read_bytes())
+        with h5py.File(copy, "a") as file:
+            del file["train/vorticity"]
+            file.create_dataset("train/vorticity", shape, np.float32, chunks=(1, TIMES, N, N), compression="gzip")
+        assert copy.stat().st_size < 300_000
+        assert f"train/vorticity would be {4 * np.prod(shape)} bytes" in refusal(copy)
+
+
 def test_a_second_run_waits_for_the_file_that_a_first_one_makes(tmp_path):
     path, order = tmp_path / "data" / "fields.h5", []
 

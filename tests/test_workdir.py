@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from helpers import REPOSITORY, configured, refusal
 
 from closure_jax import config, files, workdir
+from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir, folder
 
 
@@ -52,6 +54,36 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
         "kept": [None, True, "nan", 7],
         "5": "a key",
     }
+
+
+def test_files_of_anybody_exhaust_nothing_and_run_nothing(tmp_path, monkeypatch):
+    file = tmp_path / "file.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is damaged"):
+        files.read_json(file, "restore it")
+    arrays = tmp_path / "arrays.npz"
+    np.savez_compressed(arrays, a=np.zeros(300_000), b=np.arange(3))
+    assert set(files.read_npz(arrays)) == {"a", "b"} and arrays.stat().st_size < 5_000
+    monkeypatch.setattr(files, "_NPZ", 10**6)
+    with pytest.raises(ValueError, match="2400[0-9]* bytes of arrays"):
+        files.read_npz(arrays)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        np.savez(arrays, a=np.array([{}], object))
+        files.read_npz(arrays)
+    np.savez(arrays, a=np.arange(3))
+    whole = arrays.read_bytes()
+    for damaged in (b"", b"PK", whole[:-30], whole.replace(b"(3,), }        ", b"(3000000000000,), }"[:19])):
+        assert damaged != whole
+        arrays.write_bytes(damaged)
+        with pytest.raises(ValueError):
+            files.read_npz(arrays)
+
+
+def test_nothing_in_the_package_unpickles():
+    for module in sorted((REPOSITORY / "closure_jax").rglob("*.py")):
+        text = module.read_text()
+        assert not re.search(r"\b(pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve)\b(?!=False)", text), module
+        assert text.count("np.load(") == len(re.findall(r"np\.load\([^()]*allow_pickle=False\)", text)), module
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):

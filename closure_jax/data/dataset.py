@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from closure_jax.data import hdf5
 from closure_jax.errors import UserError
 
 SCHEMA = "closure_jax/1"
@@ -103,8 +104,8 @@ def load(
     try:
         with h5py.File(path) as file:
             if file.attrs.get("schema") == SCHEMA:
-                arrays = {(s, f): file[f"{s}/{f}"][:] for s in SPLITS for f in FIELDS}
-                time, stored = file["time"][:], file.attrs["checksum"]
+                arrays = {(s, f): hdf5.whole(file, f"{s}/{f}") for s in SPLITS for f in FIELDS}
+                time, stored = hdf5.whole(file, "time"), file.attrs["checksum"]
                 _check_physics(path, file.attrs, physics or {})
             elif "train_vorticity_64" in file:
                 arrays = _authors_arrays(path, file, snapshots)
@@ -113,7 +114,7 @@ def load(
                 raise UserError(
                     f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64: expected one of the two"
                 )
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(
             f"data file '{path}' can't be read ({error}): give another, or delete it to make it anew"
         ) from None
@@ -163,7 +164,7 @@ def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict
         arrays = {}
         for split, source in (("train", file), ("test", test_file)):
             for field, name in names.items():
-                array = source[f"{split}_{name}"][:]
+                array = hdf5.whole(source, f"{split}_{name}")
                 array = array.astype(np.float32) if array.dtype.kind == "f" else array
                 if len(array) % snapshots:
                     raise UserError(

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
+import numpy as np
 
 from closure_jax import files
 
 _MARGIN = 2**16  # bytes that a file takes beside its arrays
+_UNSEEN = 2**26  # bytes that an array may have whatever the file holds of it
+_COMPRESSED = 20  # how much smaller a file may be than its arrays
 
 
 class _File(io.FileIO):
@@ -88,3 +91,17 @@ def room(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
     links.set_create_intermediate_group(True)
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.NATIVE_FLOAT, space, properties, links)
+
+
+def whole(file: h5py.File, name: str) -> np.ndarray:
+    """An array of a file, which may come from anybody.
+
+    Raises:
+      KeyError: there is none of that name.
+      ValueError: the file says that it is far larger than what the file holds of it.
+    """
+    array = file[name]
+    stored = array.id.get_storage_size()
+    if array.nbytes > max(_UNSEEN, _COMPRESSED * stored):
+        raise ValueError(f"{name} would be {array.nbytes} bytes, and the file holds {stored} of them")
+    return array[:]

@@ -1,5 +1,6 @@
 """Checkpoints of one phase of training, by Orbax, which no other module imports."""
 
+import collections
 import contextlib
 import errno
 import functools
@@ -84,7 +85,8 @@ class Checkpoints:
                 read_only=not processes.is_main(),
                 multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
             )
-            self._manager = ocp.CheckpointManager(self._checkpoints, options=options)
+            handler = ocp.StandardCheckpointHandler()
+            self._manager = ocp.CheckpointManager(self._checkpoints, options=options, item_handlers=handler)
         return self._manager
 
     def latest(self) -> int | None:
@@ -146,11 +148,12 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> Any:
         manager = self._open()
+        there = collections.Counter(leaf.shape for leaf in jax.tree.leaves(manager.item_metadata(step).tree))
+        asked = collections.Counter(np.shape(leaf) for leaf in jax.tree.leaves(like))
+        if there != asked:  # looked at before anything is read: a checkpoint of anybody's may say any size
+            other, missing = (next(iter(one), None) for one in (there - asked, asked - there))
+            raise ValueError(f"an array has shape {other}, expected {missing}")
         tree = manager.restore(step, args=ocp.args.StandardRestore(like))
-        shapes = [(np.shape(a), np.shape(b)) for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True)]
-        different = [pair for pair in shapes if pair[0] != pair[1]]
-        if different:
-            raise ValueError(f"an array has shape {different[0][0]}, expected {different[0][1]}")
         saved = (manager.metadata(step).custom_metadata or {}).get(_DIGEST)
         if saved not in (None, _digest(tree)):  # releases before this one left none
             raise ValueError("its numbers are not those that were saved")

@@ -29,7 +29,7 @@ def read(file: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
     for number, (line, whole) in enumerate(zip(lines, files.vouched(file, *lines), strict=True), start=1):
         try:
             record = json.loads(line) if whole else None
-        except ValueError:  # no UTF-8, or no JSON
+        except (ValueError, RecursionError):  # no UTF-8, or no JSON
             record = None
         if not (isinstance(record, dict) and {"phase", "step"} <= record.keys()):
             raise UserError(

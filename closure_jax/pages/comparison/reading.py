@@ -1,11 +1,8 @@
 """The files of finished runs and studies, read for a comparison."""
 
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from closure_jax import files
 from closure_jax.errors import UserError
@@ -47,11 +44,11 @@ def _run(path: pathlib.Path) -> Run:
         )
     results, config = _json(path / "results.json"), _json(path / "config.json")
     try:
-        with np.load(path / "arrays.npz", allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name.startswith(("energy_", "noise_spectrum_"))}
+        found = files.read_npz(path / "arrays.npz")
+        arrays = {name: array for name, array in found.items() if name.startswith(("energy_", "noise_spectrum_"))}
     except FileNotFoundError:
         arrays = {}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise UserError(
             f"'{path / 'arrays.npz'}' can't be read ({error}): expected it as a run leaves it; {_REMEDY}"
         ) from None

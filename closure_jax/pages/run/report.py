@@ -8,8 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from closure_jax import files
 from closure_jax.pages import page
 from closure_jax.pages.run import sections
@@ -47,8 +45,7 @@ def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
         return content
 
     known = load("results.json") if results is None else results
-    with np.load(directory / "arrays.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = files.read_npz(directory / "arrays.npz")
     phases = _read_metrics(directory / "metrics.jsonl")
     return Run(directory / "figures", load("config.json"), phases, arrays, known)
 
