@@ -108,6 +108,9 @@ JOB = """
     def refuse():
         raise UserError("a mistake that process 0 alone can see")
 
+    def stop():
+        raise interrupts.Stopped(number=15)
+
     train.judge = note
     status = train.main(["--config=" + sys.argv[1] + ":tiny", "--workdir=" + str(folder / "run"), *sys.argv[3:]])
     try:
@@ -115,7 +118,10 @@ JOB = """
         told = ""
     except UserError as error:
         told = str(error)
-    (folder / f"process{jax.process_index()}").write_text(f"{status}\\n{told}")
+    try:
+        processes.on_main(stop)
+    except interrupts.Stopped as end:
+        (folder / f"process{jax.process_index()}").write_text(f"{status}\\n{told}\\n{end.number}")
 
     with interrupts.listening():
         before = processes.asked_to_stop()
@@ -221,8 +227,8 @@ def test_process_0_alone_speaks_evaluates_and_fails_for_all(jobs):
     results = WorkDir(jobs["two"] / "run").results()
     assert results["evaluated_by"] == 0 and results["device"].startswith("4 cpu devices")
     own, echoed = ((jobs["two"] / f"process{number}").read_text().split("\n") for number in (0, 1))
-    assert own == ["0", "a mistake that process 0 alone can see"]
-    assert echoed[0] == "0" and echoed[1].startswith("process 0 has ended")
+    assert own == ["0", "a mistake that process 0 alone can see", "15"]
+    assert echoed[0] == "0" and echoed[1].startswith("process 0 has ended") and echoed[2] == "15"
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ def on_main(work: Callable[[], Result]) -> Result:
 
     Raises:
       UserError: on the others, when it failed on process 0, which raises the error itself.
+      Stopped: on all, when process 0 was asked to end in it.
     """
     if _inside or jax.process_count() == 1:
         return work()
@@ -146,13 +147,16 @@ def on_main(work: Callable[[], Result]) -> Result:
             with _apart():
                 result = work()
             word = json.dumps({"result": result})
-        except BaseException:
-            _client().key_value_set(turn, json.dumps({"failed": True}))
+        except BaseException as error:
+            number = error.number if isinstance(error, interrupts.Stopped) else None
+            _client().key_value_set(turn, json.dumps({"stopped": number}))
             raise
         _client().key_value_set(turn, word)
         return result
     word = json.loads(_client().blocking_key_value_get(turn, _PATIENCE))
-    if "failed" in word:
+    if "stopped" in word:
+        if word["stopped"] is not None:
+            raise interrupts.Stopped(number=word["stopped"])
         interrupts.check()
         raise UserError("process 0 has ended: expected it to go on; its message says why")
     return word["result"]
