@@ -26,7 +26,7 @@ class Cosine:
     """Linear warm-up, then half a cosine down to a hundredth of the rate.
 
     Attributes:
-      warmup_steps: of the linear rise from 0.
+      warmup_steps: of the linear rise from 0; in a shorter training all steps but the last.
     """
 
     warmup_steps: int = 0

@@ -92,7 +92,7 @@ class Optimisation:
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive(self, "steps")
+        positive(self, "steps", most=2_000_000_000)
         positive(self, "learning_rate", most=10)
         positive(self, "batch_size", most=1_000_000)
         check(self.batch_size >= 2, f"batch_size={self.batch_size}: expected a whole number of at least 2")
