@@ -4,6 +4,7 @@ Every run is a process of its own; two of them at a time. What is found wrong is
 """
 
 import concurrent.futures
+import contextlib
 import os
 import random
 import shutil
@@ -145,30 +146,48 @@ def test_a_bit_is_flipped(whole, tmp_path):
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("experiment", ["fm_ga", "cs_ga_online"])
+KINDS = ("fm_ga", "cs_ga_online", "two processes", "sweep")
+
+
+def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """(exit status, stderr) of each, whose output is read at once: a full pipe would hold one that another waits for."""
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(job.end, processes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_a_run_is_ended(name, experiment, tmp_path):
+def test_a_run_is_ended(name, kind, tmp_path):
+    """SIGKILL ends all processes, as where a machine is taken away; SIGTERM asks one of them."""
     begun = time.monotonic()
-    assert job.end(job.start(tmp_path / "whole", experiment=experiment))[0] == 0
-    takes, expected = time.monotonic() - begun, job.numbers(tmp_path / "whole")
+    assert all(status == 0 for status, _ in ends(job.start_kind(tmp_path / "whole", kind)))
+    takes, expected = time.monotonic() - begun, job.numbers_of_all(tmp_path / "whole")
+    assert len(expected) == (2 if kind == "sweep" else 1)
 
     def tried(number: int) -> None:
         chance, folder = random.Random(f"{name} {number}"), tmp_path / str(number)
-        process = job.start(folder, experiment=experiment)
+        processes = job.start_kind(folder, kind)
         time.sleep(chance.uniform(0, takes))
-        process.send_signal(getattr(signal, name))
-        asked = time.monotonic()
-        status, said = job.end(process)
-        assert time.monotonic() - asked < 30, "did not end within 30 s"
-        assert "Traceback" not in said, said[-2000:]
         if name == "SIGTERM":
-            assert status in (0, 143, -15), f"{status}: {said}"
-        status, said = job.end(job.start(folder, experiment=experiment))
-        assert status == 0, said
-        assert job.numbers(folder) == expected, "other numbers"
+            chance.choice(processes).send_signal(signal.SIGTERM)
+        elif kind == "sweep":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(processes[0].pid, signal.SIGKILL)
+        else:
+            for process in processes:
+                process.kill()
+        asked = time.monotonic()
+        for status, said in ends(processes):
+            assert "Traceback" not in said, said[-2000:]
+            if name == "SIGTERM":
+                assert status in (0, 143, -15), f"{status}: {said}"
+        assert time.monotonic() - asked < 30, "did not end within 30 s"
+        for status, said in ends(job.start_kind(folder, kind)):
+            assert status == 0, said
+        assert job.numbers_of_all(folder) == expected, "other numbers"
         shutil.rmtree(folder)
 
-    all_of(tried, range(ENDS), name)
+    all_of(tried, range(ENDS), f"{name} of {kind}")
 
 
 # --- configurations --------------------------------------------------------------------------------------------------

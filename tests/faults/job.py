@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,39 @@ def start(folder: Path, *options: str, experiment: str = "fm_ga", work: str = "r
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_kind(folder: Path, kind: str) -> list[subprocess.Popen]:
+    """Starts what is named: an experiment's short run, that of fm_ga in "two processes" on loopback, or a "sweep" of two."""
+    if kind == "two processes":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+        # one process would read a compiled program that the other is still writing
+        return [
+            start(folder, **job, JAX_PROCESS_ID=str(number), JAX_ENABLE_COMPILATION_CACHE="false")
+            for number in range(2)
+        ]
+    if kind != "sweep":
+        return [start(folder, experiment=kind)]
+    command = [sys.executable, "-m", "closure_jax.commands.sweep", "--preset=tiny", "--only=fm_ga,fm_recon"]
+    command += [f"--runs={folder / 'sweep'}"]
+    return [
+        subprocess.Popen(
+            [*command, *(f"--config.{text}" for text in SHORT)],
+            env=environment(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    ]
+
+
+def numbers_of_all(folder: Path) -> dict[str, Any]:
+    """What the runs of `start_kind` say, by work directory."""
+    works = sorted(file.parent for file in folder.rglob("results.json"))
+    return {str(work.relative_to(folder)): numbers(folder, str(work.relative_to(folder))) for work in works}
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
