@@ -3,6 +3,7 @@
 Encode the vorticity, sample the closure's latent with the transport network, decode. Pure: jit, vmap, grad and scan work.
 """
 
+import contextlib
 import hashlib
 import operator
 import pathlib
@@ -210,7 +211,8 @@ class StochasticClosure:
 
 def bind(network: nn.Module, params: Any, condition: Float[Array, "batch r r c"]) -> Field:
     """The network with its condition branch run: field(x, *times), as a transport takes it."""
-    features = network.apply(params, condition, method="encode_condition")
+    with _precision_of(network):
+        features = network.apply(params, condition, method="encode_condition")
 
     def field(x: Float[Array, "batch r r c"], *times: Float[Array, " batch"]) -> Float[Array, "batch r r c"]:
         return apply(network, params, x, features, *times, method="velocity")
@@ -219,6 +221,13 @@ def bind(network: nn.Module, params: Any, condition: Float[Array, "batch r r c"]
 
 
 def apply(module: nn.Module, params: Any, *arguments: Any, method: str | None = None) -> jax.Array:
-    """What a module makes of arrays; no collection of it is mutable."""
-    output = module.apply(params, *arguments, method=method)
+    """What a module makes of arrays, in the precision that it has as a field; no collection of it is mutable."""
+    with _precision_of(module):
+        output = module.apply(params, *arguments, method=method)
     return output  # type: ignore[return-value]  # a tuple only where a call makes collections mutable
+
+
+def _precision_of(module: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Products of a module are formed as its field `precision` says; of one without the field as jax is told elsewhere."""
+    precision = getattr(module, "precision", None)
+    return contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)

@@ -1,6 +1,7 @@
 """The one exception that a user's mistake raises, and the checks that raise it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,6 +20,12 @@ def check(holds: bool, message: str) -> None:
     """
     if not holds:
         raise UserError(message)
+
+
+def one_of(piece: Any, field: str, choices: Sequence[str]) -> None:
+    """Raises UserError where a field of the piece is none of the choices."""
+    value = getattr(piece, field)
+    check(value in choices, f"{field}={value}: expected {', '.join(choices)}")
 
 
 def finite(piece: Any, *fields: str) -> None:

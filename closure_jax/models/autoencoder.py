@@ -33,6 +33,7 @@ class CompactEncoder(nn.Module):
     channels: int = 1
     width: int = 32
     blocks: int = 3
+    precision: str = "high"  # see `autoencoders`
 
     @nn.compact
     def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch r r {self.channels}"]:
@@ -52,6 +53,7 @@ class CompactDecoder(nn.Module):
     resolution: int
     width: int = 32
     blocks: int = 3
+    precision: str = "high"  # see `autoencoders`
 
     @nn.compact
     def __call__(
@@ -75,6 +77,7 @@ class PublishedEncoder(nn.Module):
 
     channels: int = 1
     width: int = 64
+    precision: str = "high"  # see `autoencoders`
 
     @nn.compact
     def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch n//4 n//4 {self.channels}"]:
@@ -95,6 +98,7 @@ class PublishedDecoder(nn.Module):
     """The mirror of `PublishedEncoder`, from r^2 to (4 r)^2 points: nearest-neighbour upsampling, attention of 4 heads."""
 
     width: int = 64
+    precision: str = "high"  # see `autoencoders`
 
     @nn.compact
     def __call__(self, latent: Float[Array, "batch r r channels"]) -> Float[Array, "batch 4*r 4*r"]:

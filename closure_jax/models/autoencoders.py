@@ -5,9 +5,9 @@ from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 
-from closure_jax.errors import check, positive
+from closure_jax.errors import check, one_of, positive
 from closure_jax.models import autoencoder
-from closure_jax.models.layers import MOST_DEPTH, MOST_WIDTH
+from closure_jax.models.layers import MOST_DEPTH, MOST_WIDTH, PRECISIONS
 
 
 @runtime_checkable
@@ -49,14 +49,17 @@ class Published:
       latent_resolution: points a side of the latent; a quarter of the field's.
       latent_channels: channels of the latent.
       width: channels after the first convolution.
+      precision: of all products but those that resample, one of `layers.PRECISIONS`.
     """
 
     latent_resolution: int = 16
     latent_channels: int = 1
     width: int = 64
+    precision: str = "high"
 
     def __post_init__(self) -> None:
         positive(self, "latent_resolution", "latent_channels", "width", most=MOST_WIDTH)
+        one_of(self, "precision", PRECISIONS)
         check(
             self.width == 16 or self.width % 32 == 0,
             f"width={self.width}: the published autoencoder normalises in groups and has 8 heads, expected 16 or a multiple of"
@@ -76,8 +79,8 @@ class Published:
         """(encoder, decoder)."""
         del resolution
         return (
-            autoencoder.PublishedEncoder(self.latent_channels, self.width),
-            autoencoder.PublishedDecoder(self.width),
+            autoencoder.PublishedEncoder(self.latent_channels, self.width, precision=self.precision),
+            autoencoder.PublishedDecoder(self.width, precision=self.precision),
         )
 
 
@@ -90,15 +93,18 @@ class Compact:
       latent_channels: channels of the latent.
       width: channels of the residual blocks.
       blocks: how many.
+      precision: of all products but those that resample, one of `layers.PRECISIONS`.
     """
 
     latent_resolution: int = 16
     latent_channels: int = 1
     width: int = 32
     blocks: int = 3
+    precision: str = "high"
 
     def __post_init__(self) -> None:
         positive(self, "latent_resolution", "latent_channels", "width", most=MOST_WIDTH)
+        one_of(self, "precision", PRECISIONS)
         positive(self, "blocks", most=MOST_DEPTH)
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
@@ -113,8 +119,10 @@ class Compact:
     def modules(self, resolution: int) -> tuple[nn.Module, nn.Module]:
         """(encoder, decoder)."""
         return (
-            autoencoder.CompactEncoder(self.latent_resolution, self.latent_channels, self.width, self.blocks),
-            autoencoder.CompactDecoder(resolution, self.width, self.blocks),
+            autoencoder.CompactEncoder(
+                self.latent_resolution, self.latent_channels, self.width, self.blocks, precision=self.precision
+            ),
+            autoencoder.CompactDecoder(resolution, self.width, self.blocks, precision=self.precision),
         )
 
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from closure_jax.errors import check, positive
+from closure_jax.errors import check, one_of, positive
 from closure_jax.models import layers
 
 
@@ -46,6 +46,7 @@ class ProductGenerator(nn.Module):
       depth: layers; each but the first sees the condition and what the layers before made.
       hidden: width of the head, two hidden GELU layers after a Fourier layer; 0: none.
       noise_width: noise channels whose amplitude depends on the condition, through the head; 0: the same noise at all states.
+      precision: of its products but those of Fourier layers, one of `layers.PRECISIONS`; parameters are float32 with any.
       channels: of x and z.
       times: 0.
     """
@@ -55,6 +56,7 @@ class ProductGenerator(nn.Module):
     depth: int = 2
     hidden: int = 64
     noise_width: int = 0
+    precision: str = "high"
     channels: int = 1
     times: int = 0
 
@@ -63,6 +65,7 @@ class ProductGenerator(nn.Module):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "modes")
+        one_of(self, "precision", layers.PRECISIONS)
         positive(self, "width", most=layers.MOST_WIDTH)
         positive(self, "depth", most=layers.MOST_DEPTH)
         for name in ("hidden", "noise_width"):

@@ -21,6 +21,14 @@ MOST_WIDTH = 2048
 MOST_DEPTH = 32
 """Layers of one kind in turn."""
 
+PRECISIONS = ("default", "high", "highest")
+"""How products of float32 numbers are formed, see `jax.lax.Precision`: on a CPU all alike, on a GPU in TF32 but for `highest`, on
+a TPU in one, three and six passes of bfloat16."""
+
+exact_product = functools.partial(jnp.matmul, precision="highest")
+exact_sum = functools.partial(jnp.einsum, precision="highest")
+"""For transforms and resampling, which are to be what they are called on any device, whatever the precision of a network is."""
+
 dense = functools.partial(nn.Dense, kernel_init=random.lecun_normal)
 """Dense layer over the channels."""
 
@@ -152,7 +160,7 @@ def resampling_matrix(n: int, m: int) -> Float[np.ndarray, "{m} {n}"]:
 def resample(x: Float[Array, "batch n n channels"], size: int) -> Float[Array, "batch {size} {size} channels"]:
     """The periodic fields on size^2 points, by Fourier truncation or zero padding: two small dense products."""
     matrix = jnp.asarray(resampling_matrix(x.shape[1], size), x.dtype)
-    return jnp.einsum("bxyc,ix,jy->bijc", x, matrix, matrix)
+    return exact_sum("bxyc,ix,jy->bijc", x, matrix, matrix)
 
 
 def space_to_depth(
@@ -207,8 +215,8 @@ class SpectralConv(nn.Module):
     """Fourier layer (Li et al. 2021): a complex matrix on each of the lowest modes, of fields (y, x, batch, channels).
 
     Keeps kx = -modes..modes-1, ky = 0..modes-1. Transforms are products with truncated DFT matrices in real arithmetic,
-    equal to rfft2 / irfft2 and cheaper, since few modes are kept. Space comes before the batch, so that each of them is one
-    matrix product of arrays as they lie in memory.
+    equal to rfft2 / irfft2 and cheaper, since few modes are kept; at the highest precision. Space comes before the batch, so that
+    each of them is one matrix product of arrays as they lie in memory.
 
     Attributes:
       features: channels of the output.
@@ -239,12 +247,12 @@ class SpectralConv(nn.Module):
         matrices = (*_fourier_matrices(n, m)[:2], *back, from_lines * (points / n) ** 2)
         to_ky, to_kx, from_kx, from_ky = (jnp.asarray(matrix, x.dtype) for matrix in matrices)
 
-        lines = (to_ky @ x.reshape(n, -1)).reshape(m, 2 * n, batch * channels)
-        modes = jnp.einsum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2, batch, channels).swapaxes(2, 3)
-        modes = jnp.einsum("kjbc,jkcf->kjbf", modes.reshape(m, 2 * m, batch, 2 * channels), weight)
+        lines = exact_product(to_ky, x.reshape(n, -1)).reshape(m, 2 * n, batch * channels)
+        modes = exact_sum("jx,kxs->kjs", to_kx, lines).reshape(m, 2 * m, 2, batch, channels).swapaxes(2, 3)
+        modes = exact_sum("kjbc,jkcf->kjbf", modes.reshape(m, 2 * m, batch, 2 * channels), weight)
         modes = modes.reshape(m, 2 * m, batch, 2, features).swapaxes(2, 3).reshape(m, 4 * m, batch * features)
-        lines = jnp.einsum("xj,kjs->kxs", from_kx, modes).reshape(2 * m, -1)
-        return (from_ky @ lines).reshape(points, points, batch, features)
+        lines = exact_sum("xj,kjs->kxs", from_kx, modes).reshape(2 * m, -1)
+        return exact_product(from_ky, lines).reshape(points, points, batch, features)
 
 
 class TimeEmbedding(nn.Module):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from closure_jax.errors import check, positive
+from closure_jax.errors import check, one_of, positive
 from closure_jax.models import layers
 
 
@@ -61,6 +61,7 @@ class FourierVelocityField(nn.Module):
       times: transport times that the network is given.
       time_features: width of a time's embedding, an even number.
       time_scale: deviation of the embedding's frequencies; published 30.
+      precision: of its products but those of Fourier layers, one of `layers.PRECISIONS`; parameters are float32 with any.
     """
 
     width: int = 20
@@ -74,10 +75,12 @@ class FourierVelocityField(nn.Module):
     times: int = 1
     time_features: int = 256
     time_scale: float = 30.0
+    precision: str = "high"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "modes", "time_scale")
+        one_of(self, "precision", layers.PRECISIONS)
         positive(self, "width", "condition_width", "hidden", most=layers.MOST_WIDTH)
         positive(self, "depth", "condition_depth", most=layers.MOST_DEPTH)
         check(

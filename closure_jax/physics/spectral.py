@@ -132,7 +132,7 @@ def power_spectrum(field: Field) -> Float[Array, "*batch n//2+1"]:
     shell, weight = shells(n)
     power = jnp.abs(to_fourier(field)) ** 2 * (weight / n**4)
     members = (shell[None] == np.arange(n // 2 + 1)[:, None, None]).astype(np.float32)
-    return jnp.einsum("...xy,sxy->...s", power, members)
+    return jnp.einsum("...xy,sxy->...s", power, members, precision="highest")
 
 
 def energy_spectrum(vorticity: Field, grid: grids.Grid) -> Float[Array, "*batch n//2+1"]:

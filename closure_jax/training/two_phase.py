@@ -188,4 +188,4 @@ def latents(run: Run, field: str, params: Params) -> tuple[dict[str, np.ndarray]
     jax.jit, static_argnums=0
 )  # a module is equal to one of the same fields: one program for both fields
 def _encoded(encoder: Any, params: Params, block: Array) -> Array:
-    return encoder.apply(params, block)
+    return apply(encoder, params, block)
