@@ -1,0 +1,229 @@
+"""Classical closures of the subgrid term of 2D turbulence, as draws without noise.
+
+With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx = -S22, S12 = (du/dy + dv/dx) / 2),
+|S|^2 = 2 S:S and D the filter's width, the closures that complete dw/dt = -u.grad(w) + ... are
+
+    Smagorinsky (Mon. Weather Rev. 91, 1963)     curl div (2 (c D)^2 |S| S)                          c = 0.17 (Lilly 1967)
+    Leith (Physica D 98, 1996)                   div ((c D)^3 |grad w| grad w)                       c = 1
+    gradient (Clark et al., J. Fluid Mech. 91, 1979)   -div (c D^2 (grad u) . grad w)                c = 1 / 12
+
+The coefficient that multiplies D^2 or D^3 is one number, published or fitted to pairs, or, where it is dynamic (Germano et al.,
+Phys. Fluids A 3, 1991; Lilly 1992), one for each state from the same closure at twice the width.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax_cfd.base import grids
+from jaxtyping import Array, Float, Key
+
+from closure_jax.physics import spectral
+from closure_jax.problems.base import Pairs
+
+Fields = Float[Array, "*batch n n"]
+Components = tuple[Fields, Fields]
+
+
+def _derivatives(field: Fields, grid: grids.Grid) -> Components:
+    """(d/dx, d/dy), without the modes that the solver's advection cuts."""
+    field_hat = spectral.to_fourier(field) * spectral.dealias_mask(grid)
+    kx, ky = spectral.wavenumbers(grid)
+    return spectral.to_physical(1j * kx * field_hat), spectral.to_physical(1j * ky * field_hat)
+
+
+def _velocity(vorticity: Fields, grid: grids.Grid) -> Components:
+    u_hat, v_hat = spectral.velocity_hat(spectral.to_fourier(vorticity), grid)
+    return spectral.to_physical(u_hat), spectral.to_physical(v_hat)
+
+
+def strain(vorticity: Fields, grid: grids.Grid) -> Components:
+    """(S11, S12) of the velocity of a vorticity."""
+    u, v = _velocity(vorticity, grid)
+    (u_x, u_y), (v_x, _) = _derivatives(u, grid), _derivatives(v, grid)
+    return u_x, 0.5 * (u_y + v_x)
+
+
+def curl_of_divergence(tensor: Components, grid: grids.Grid) -> Fields:
+    """curl div of a symmetric tensor without trace, (T11, T12): what a stress does to the vorticity."""
+    first, second = (spectral.to_fourier(component) for component in tensor)
+    kx, ky = spectral.wavenumbers(grid)
+    return spectral.to_physical(((ky**2 - kx**2) * second + 2 * kx * ky * first) * spectral.dealias_mask(grid))
+
+
+def divergence(flux: Components, grid: grids.Grid) -> Fields:
+    """div of a vector field."""
+    kx, ky = spectral.wavenumbers(grid)
+    first, second = (spectral.to_fourier(component) for component in flux)
+    return spectral.to_physical((1j * kx * first + 1j * ky * second) * spectral.dealias_mask(grid))
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a closure is made of, but for its coefficient.
+
+    Attributes:
+      flux: (vorticity, grid, width) -> stress or flux of coefficient 1, two components; its sign is that of what is added to the
+        momentum or to the vorticity.
+      tendency: (flux, grid) -> what it does to the vorticity.
+      resolved: (vorticity, grid, filter) -> that part of what `flux` stands for which the filter makes unresolved.
+      power: of the width.
+      published: coefficient of width^power.
+    """
+
+    flux: Callable[[Fields, grids.Grid, float], Components]
+    tendency: Callable[[Components, grids.Grid], Fields]
+    resolved: Callable[[Fields, grids.Grid, Callable[[Fields], Fields]], Components]
+    power: int
+    published: float
+
+
+def _smagorinsky(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
+    s11, s12 = strain(vorticity, grid)
+    viscosity = width**2 * 2 * jnp.sqrt(s11**2 + s12**2)
+    return 2 * viscosity * s11, 2 * viscosity * s12
+
+
+def _leith(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
+    w_x, w_y = _derivatives(vorticity, grid)
+    viscosity = width**3 * jnp.hypot(w_x, w_y)
+    return viscosity * w_x, viscosity * w_y
+
+
+def _gradient(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
+    w_x, w_y = _derivatives(vorticity, grid)
+    (u_x, u_y), (v_x, v_y) = (_derivatives(one, grid) for one in _velocity(vorticity, grid))
+    return -(width**2) * (u_x * w_x + u_y * w_y), -(width**2) * (v_x * w_x + v_y * w_y)
+
+
+def _resolved_stress(vorticity: Fields, grid: grids.Grid, filtered: Callable[[Fields], Fields]) -> Components:
+    """Minus the part without trace of filter(u u) - filter(u) filter(u)."""
+    u, v = _velocity(vorticity, grid)
+    low_u, low_v = filtered(u), filtered(v)
+    first = 0.5 * (filtered(u * u - v * v) - low_u**2 + low_v**2)
+    return -first, low_u * low_v - filtered(u * v)
+
+
+def _resolved_flux(vorticity: Fields, grid: grids.Grid, filtered: Callable[[Fields], Fields]) -> Components:
+    """Minus filter(u w) - filter(u) filter(w)."""
+    low = filtered(vorticity)
+    first, second = (filtered(one) * low - filtered(one * vorticity) for one in _velocity(vorticity, grid))
+    return first, second
+
+
+FORMS: dict[str, Form] = {
+    "smagorinsky": Form(_smagorinsky, curl_of_divergence, _resolved_stress, 2, 0.17**2),
+    "leith": Form(_leith, divergence, _resolved_flux, 3, 1.0),
+    "gradient": Form(_gradient, divergence, _resolved_flux, 2, 1 / 12),
+}
+"""Forms by name."""
+
+
+class Deterministic:
+    """A draw that has no noise: what subclasses give by `mean`."""
+
+    linear_in_noise: ClassVar[bool] = True
+
+    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> tuple[()]:
+        """Nothing is drawn."""
+        return ()
+
+    def draw(self, noise: tuple[()], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The mean."""
+        return self.mean(vorticity)
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Static(Deterministic):
+    """A closure with one coefficient.
+
+    Attributes:
+      form: of FORMS.
+      grid: of the fields.
+      width: D, of the filter [length].
+      coefficient: of D^power.
+    """
+
+    form: Form
+    grid: grids.Grid
+    width: float
+    coefficient: float
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+        return self.coefficient * self.form.tendency(self.form.flux(vorticity, self.grid, self.width), self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamic(Deterministic):
+    """A closure whose coefficient comes from the state, one for each field, and is not negative.
+
+    A test filter ^, which with the first one makes a Gaussian of width 2 D, shows part of the unresolved flux: ^u ^w - ^(u w).
+    The closure says that it is c (flux of ^w at 2 D - ^(flux of w at D)); c is the least-squares solution over the plane.
+
+    Attributes:
+      form: of FORMS.
+      grid: of the fields.
+      width: D, of the filter [length].
+    """
+
+    form: Form
+    grid: grids.Grid
+    width: float
+
+    def coefficient(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, " batch"]:
+        """c of each field."""
+        lower = gaussian(self.grid, 3**0.5 * self.width)
+
+        def filtered(field: Fields) -> Fields:
+            return spectral.to_physical(spectral.to_fourier(field) * lower)
+
+        low = self.form.flux(filtered(vorticity), self.grid, 2 * self.width)
+        here = self.form.flux(vorticity, self.grid, self.width)
+        model = [there - filtered(one) for there, one in zip(low, here, strict=True)]
+        seen = self.form.resolved(vorticity, self.grid, filtered)
+        plane = (-2, -1)
+        product = sum(jnp.mean(a * b, axis=plane) for a, b in zip(seen, model, strict=True))
+        square = sum(jnp.mean(b * b, axis=plane) for b in model)
+        return jnp.maximum(product, 0) / jnp.maximum(square, jnp.finfo(vorticity.dtype).tiny)
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+        tendency = self.form.tendency(self.form.flux(vorticity, self.grid, self.width), self.grid)
+        return self.coefficient(vorticity)[:, None, None] * tendency
+
+
+def gaussian(grid: grids.Grid, width: float) -> Float[np.ndarray, "n n//2+1"]:
+    """The transfer function exp(-k^2 D^2 / 24) of a Gaussian filter (Pope, Turbulent Flows, 2000, table 13.2)."""
+    return np.exp(spectral.laplacian(grid) * width**2 / 24)
+
+
+def fitted(form: Form, grid: grids.Grid, width: float, pairs: Pairs, block: int = 256) -> Static:
+    """The closure of this form with the coefficient that fits the training pairs best in the mean square, not negative."""
+    unit = Static(form, grid, width, 1.0)
+    shape = jax.jit(unit.mean)
+    product = square = 0.0
+    vorticity, closure = (pairs.fields(name, "train") for name in ("vorticity", "closure"))
+    for start in range(0, len(vorticity), block):
+        made = np.asarray(shape(vorticity[start : start + block]), np.float64)
+        product += float(np.sum(made * closure[start : start + block]))
+        square += float(np.sum(made * made))
+    return dataclasses.replace(unit, coefficient=max(0.0, product / square))
+
+
+def classical(grid: grids.Grid, width: float, pairs: Pairs) -> dict[str, Any]:
+    """All closures of this module: each form as published, fitted and dynamic, by name."""
+    found: dict[str, Any] = {}
+    for name, form in FORMS.items():
+        found[name] = Static(form, grid, width, form.published)
+        found[f"{name}_fitted"] = fitted(form, grid, width, pairs)
+        if name != "gradient":  # whose coefficient is that of the filter
+            found[f"dynamic_{name}"] = Dynamic(form, grid, width)
+    return found

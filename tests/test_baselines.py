@@ -1,0 +1,164 @@
+"""Classical closures against tensors worked out one by one in double precision, and the signs of what they do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from closure_jax.physics import spectral
+from closure_jax.problems import baselines
+
+N, LENGTH = 24, 2 * np.pi
+GRID = spectral.make_grid(N, LENGTH)
+WIDTH = 2 * LENGTH / N
+
+
+def fields(count: int = 3, modes: float = 3.0) -> np.ndarray:
+    """Smooth random vorticity, (count, n, n), of modes so low that no product of two or three aliases much."""
+    rng = np.random.default_rng(0)
+    k = np.fft.fftfreq(N, 1 / N)
+    shape = (np.abs(k)[:, None] <= modes) & (np.abs(k)[None] <= modes)
+    w = np.fft.ifft2(np.fft.fft2(rng.standard_normal((count, N, N))) * shape).real
+    return w - w.mean(axis=(1, 2), keepdims=True)
+
+
+def by_hand(w: np.ndarray) -> dict[str, np.ndarray]:
+    """Velocity and derivatives of one field by full complex transforms, one component at a time."""
+    k = 2 * np.pi * np.fft.fftfreq(N, LENGTH / N)
+    kept = (np.abs(np.fft.fftfreq(N, 1 / N))[:, None] < N / 3) & (np.abs(np.fft.fftfreq(N, 1 / N))[None] < N / 3)
+    kx, ky = np.broadcast_arrays(k[:, None], k[None])
+
+    def d(f, *axes):
+        f_hat = np.fft.fft2(f) * kept
+        for axis in axes:
+            f_hat = f_hat * 1j * (kx if axis == "x" else ky)
+        return np.fft.ifft2(f_hat).real
+
+    k2 = kx**2 + ky**2
+    psi = np.fft.ifft2(np.where(k2 > 0, np.fft.fft2(w) / np.where(k2 > 0, k2, 1), 0)).real
+    u, v = d(psi, "y"), -d(psi, "x")
+    return {"d": d, "u": u, "v": v, "w": w}
+
+
+def smagorinsky(h):
+    d, u, v = h["d"], h["u"], h["v"]
+    gradient = [[d(u, "x"), d(u, "y")], [d(v, "x"), d(v, "y")]]
+    s = [[0.5 * (gradient[i][j] + gradient[j][i]) for j in range(2)] for i in range(2)]
+    size = np.sqrt(2 * sum(s[i][j] ** 2 for i in range(2) for j in range(2)))
+    t = [[2 * WIDTH**2 * size * s[i][j] for j in range(2)] for i in range(2)]
+    force = [d(t[0][0], "x") + d(t[0][1], "y"), d(t[1][0], "x") + d(t[1][1], "y")]
+    return d(force[1], "x") - d(force[0], "y")
+
+
+def leith(h):
+    d, w = h["d"], h["w"]
+    size = np.sqrt(d(w, "x") ** 2 + d(w, "y") ** 2)
+    return sum(d(WIDTH**3 * size * d(w, axis), axis) for axis in "xy")
+
+
+def gradient(h):
+    d, w = h["d"], h["w"]
+    flux = [sum(d(h[name], axis) * d(w, axis) for axis in "xy") for name in "uv"]
+    return -(WIDTH**2) * (d(flux[0], "x") + d(flux[1], "y"))
+
+
+BY_HAND = {"smagorinsky": smagorinsky, "leith": leith, "gradient": gradient}
+
+
+class Pairs:
+    def __init__(self, vorticity, closure):
+        self.vorticity, self.closure = vorticity, closure
+
+    def fields(self, name, split):
+        assert split == "train"
+        return getattr(self, name)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_closure_is_what_its_tensors_give(x64, name):
+    w = fields()
+    form = baselines.FORMS[name]
+    found = baselines.Static(form, GRID, WIDTH, form.published).mean(jnp.asarray(w))
+    for one, made in zip(w, found, strict=True):
+        np.testing.assert_allclose(made, form.published * BY_HAND[name](by_hand(one)), atol=1e-11 * np.abs(made).max())
+
+
+def test_eddy_viscosities_take_energy_or_enstrophy_and_the_gradient_model_gives_some_back(x64):
+    w = jnp.asarray(fields(8))
+    psi = spectral.to_physical(
+        -spectral.to_fourier(w) / np.where(spectral.laplacian(GRID) < 0, spectral.laplacian(GRID), -np.inf)
+    )
+    smag, lei, grad = (baselines.Static(form, GRID, WIDTH, form.published).mean(w) for form in baselines.FORMS.values())
+    s11, s12 = baselines.strain(w, GRID)
+    taken = 0.17**2 * WIDTH**2 * 8 * jnp.mean((s11**2 + s12**2) ** 1.5, axis=(1, 2))
+    np.testing.assert_allclose(
+        jnp.mean(psi * smag, axis=(1, 2)), -taken, rtol=1e-3
+    )  # what the stress does on the strain
+    assert (jnp.mean(w * lei, axis=(1, 2)) < 0).all()
+    assert (w * grad > 0).any() and (w * grad < 0).any()
+
+
+@pytest.mark.parametrize("name", ["smagorinsky", "leith"])
+def test_a_dynamic_coefficient_is_the_least_squares_one_of_each_state(x64, name):
+    w, form = fields(8), baselines.FORMS[name]
+    closure = baselines.Dynamic(form, GRID, WIDTH)
+    transfer = np.exp(
+        -3 * WIDTH**2 / 24 * sum(k**2 for k in np.meshgrid(*[np.fft.fftfreq(N, 1 / N)] * 2, indexing="ij"))
+    )
+
+    def low(f):
+        return np.fft.ifft2(np.fft.fft2(f) * transfer).real
+
+    def flux(h, width):
+        d = h["d"]
+        if name == "leith":
+            size = np.sqrt(d(h["w"], "x") ** 2 + d(h["w"], "y") ** 2)
+            return np.array([width**3 * size * d(h["w"], axis) for axis in "xy"])
+        a, b = d(h["u"], "x"), 0.5 * (d(h["u"], "y") + d(h["v"], "x"))
+        return np.array([2 * width**2 * 2 * np.sqrt(a**2 + b**2) * part for part in (a, b)])
+
+    for one, found in zip(w, closure.coefficient(jnp.asarray(w)), strict=True):
+        h = by_hand(one)
+        u, v = h["u"], h["v"]
+        if name == "leith":
+            seen = -np.array([low(c * one) - low(c) * low(one) for c in (u, v)])
+        else:
+            stress = {
+                pair: low(a * b) - low(a) * low(b)
+                for pair, (a, b) in {"uu": (u, u), "uv": (u, v), "vv": (v, v)}.items()
+            }
+            seen = -np.array([0.5 * (stress["uu"] - stress["vv"]), stress["uv"]])
+        model = flux(by_hand(low(one)), 2 * WIDTH) - np.array([low(part) for part in flux(h, WIDTH)])
+        trial = np.linspace(0, 2 * float(found) + 1e-3, 2001)
+        errors = [np.sum((seen - c * model) ** 2) for c in trial]
+        assert abs(trial[int(np.argmin(errors))] - float(found)) <= trial[1]
+    assert (closure.coefficient(jnp.asarray(w)) > 0).sum() in range(2, 8)  # of random fields some are cut at 0
+    np.testing.assert_allclose(
+        closure.mean(jnp.asarray(w)),
+        np.asarray(closure.coefficient(jnp.asarray(w)))[:, None, None]
+        * np.stack([BY_HAND[name](by_hand(one)) for one in w]),
+        atol=1e-10,
+    )
+
+
+def test_a_fitted_coefficient_is_found_again(x64):
+    w, form = fields(5), baselines.FORMS["leith"]
+    true = np.asarray(baselines.Static(form, GRID, WIDTH, 0.3).mean(jnp.asarray(w)))
+    noise = np.random.default_rng(1).standard_normal(true.shape)
+    noise -= true * np.sum(noise * true) / np.sum(true * true)
+    assert baselines.fitted(form, GRID, WIDTH, Pairs(w, true + noise), block=2).coefficient == pytest.approx(0.3)
+    assert baselines.fitted(form, GRID, WIDTH, Pairs(w, -true)).coefficient == 0
+
+
+def test_closures_are_draws_without_noise_that_run_under_jit_and_differentiate():
+    w = jnp.asarray(fields(4), jnp.float32)
+    draws = baselines.classical(GRID, WIDTH, Pairs(np.asarray(w), np.asarray(w)))
+    assert list(draws) == [
+        *("smagorinsky", "smagorinsky_fitted", "dynamic_smagorinsky"),
+        *("leith", "leith_fitted", "dynamic_leith", "gradient", "gradient_fitted"),
+    ]
+    keys = jax.random.split(jax.random.key(0), 4)
+    for name, draw in draws.items():
+        made = jax.jit(lambda w, draw=draw: draw.draw(draw.noise(keys, w), w))(w)
+        np.testing.assert_allclose(made, draw.mean(w), rtol=1e-4, atol=1e-4 * np.abs(made).max())
+        assert made.shape == w.shape and np.isfinite(jax.grad(lambda w, draw=draw: draw.mean(w).sum())(w)).all(), name
