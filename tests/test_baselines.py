@@ -100,10 +100,10 @@ def test_eddy_viscosities_take_energy_or_enstrophy_and_the_gradient_model_gives_
 
 @pytest.mark.parametrize("name", ["smagorinsky", "leith"])
 def test_a_dynamic_coefficient_is_the_least_squares_one_of_each_state(x64, name):
-    w, form = fields(8), baselines.FORMS[name]
-    closure = baselines.Dynamic(form, GRID, WIDTH)
+    w, form = fields(16), baselines.FORMS[name]
+    closure = baselines.Dynamic(form, GRID, WIDTH, 1.5 * WIDTH)
     transfer = np.exp(
-        -3 * WIDTH**2 / 24 * sum(k**2 for k in np.meshgrid(*[np.fft.fftfreq(N, 1 / N)] * 2, indexing="ij"))
+        -3 * (1.5 * WIDTH) ** 2 / 24 * sum(k**2 for k in np.meshgrid(*[np.fft.fftfreq(N, 1 / N)] * 2, indexing="ij"))
     )
 
     def low(f):
@@ -132,7 +132,7 @@ def test_a_dynamic_coefficient_is_the_least_squares_one_of_each_state(x64, name)
         trial = np.linspace(0, 2 * float(found) + 1e-3, 2001)
         errors = [np.sum((seen - c * model) ** 2) for c in trial]
         assert abs(trial[int(np.argmin(errors))] - float(found)) <= trial[1]
-    assert (closure.coefficient(jnp.asarray(w)) > 0).sum() in range(2, 8)  # of random fields some are cut at 0
+    assert (closure.coefficient(jnp.asarray(w)) > 0).sum() in range(1, 16)  # of random fields some are cut at 0
     np.testing.assert_allclose(
         closure.mean(jnp.asarray(w)),
         np.asarray(closure.coefficient(jnp.asarray(w)))[:, None, None]

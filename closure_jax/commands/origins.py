@@ -102,6 +102,19 @@ def simulated_data(experiment: Experiment, work: WorkDir | None = None) -> datas
     return _load(experiment, file)
 
 
+def regime(experiment: Experiment, dataset: dataset_lib.Dataset) -> dict[str, float]:
+    """What the problem says of the case that the data are of, where it says anything.
+
+    Raises:
+      UserError: there is nothing to close.
+    """
+    asked: Callable[[dataset_lib.Dataset], dict[str, float]] = getattr(experiment.problem, "regime", lambda dataset: {})
+    found = asked(dataset)
+    if found:
+        print("regime: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    return found
+
+
 def _load(experiment: Experiment, file: pathlib.Path) -> dataset_lib.Dataset:
     simulation, data = experiment.simulation(), experiment.data
     times = simulation.snapshot_times()

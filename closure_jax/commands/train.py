@@ -88,6 +88,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
     with work.lock():
         dataset = given or origins.simulated_data(experiment, work)
         facts = provenance.provenance(dataset.path, dataset.checksum)
+        facts |= {"regime": found} if (found := origins.regime(experiment, dataset)) else {}
         before = processes.on_main(work.provenance)
         origins.check_same_data(before, facts, work)
         if started:

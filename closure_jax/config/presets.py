@@ -3,6 +3,7 @@
 A configuration is locked: a field that is misspelt, here or in an experiment, fails where it is set.
 """
 
+import math
 from collections.abc import Callable
 
 import ml_collections
@@ -114,6 +115,27 @@ def in_one_call(config: ConfigDict) -> None:
             config.coupling.period = 20
     elif config.preset == "tiny":
         config.network.update(width=4, hidden=8)
+
+
+def large_eddies(config: ConfigDict) -> None:
+    """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step; see docs/les.md."""
+    use(config, "problem", "les", domain_length=2 * math.pi)
+    in_physical_space(config)
+    if config.preset == "paper":  # Re = 5000
+        config.problem.update(resolution=512, viscosity=2e-4, dt=1e-3, solver_dt=5e-3)
+        config.data.update(resolution=64, burn_in=30.0, end=80.0, snapshot_every=250)
+        config.evaluation.rollout_start = 40.0
+    elif config.preset == "small":
+        config.problem.update(resolution=256, viscosity=5e-4, dt=5e-3, solver_dt=1e-2)
+        config.data.update(resolution=32, trajectories=8, test_trajectories=2, chunk=8)
+        config.data.update(burn_in=30.0, end=80.0, snapshot_every=50)
+        config.evaluation.update(rollout_states=2, rollout_members=4, rollout_start=40.0)
+    elif config.preset == "tiny":
+        config.problem.update(resolution=64, viscosity=2e-3, dt=1e-2, solver_dt=2e-2, settling_time=0.2)
+        config.data.update(resolution=16, trajectories=6, test_trajectories=2, chunk=6)
+        config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
+        config.network.modes = 4
+        config.evaluation.update(rollout_members=2, rollout_start=5.0)
 
 
 for _preset in PRESETS.values():  # a field that is misspelt above fails when this module is imported

@@ -83,19 +83,23 @@ def _times(e: "Experiment") -> list[tuple[bool, str]]:
 
 
 def _rollouts(e: "Experiment") -> list[tuple[bool, str]]:
-    if e.problem.solver() is None:
+    solver = e.problem.solver()
+    if solver is None:
         return []
     data, ev, dt = e.data, e.evaluation, e.problem.dt
-    interval, per_unit = data.snapshot_every * dt, round(1.0 / dt)
+    interval, per_unit = data.snapshot_every * dt, round(1.0 / solver.dt)
     return [
         (
-            abs(per_unit * dt - 1) < 1e-6,
+            abs(round(1.0 / dt) * dt - 1) < 1e-6,
             f"problem.dt={dt}: expected a time unit to be a whole number of steps, such as 1e-3",
         ),
         (
+            abs(per_unit * solver.dt - 1) < 1e-6,
+            f"problem.solver_dt={solver.dt}: expected a time unit to be a whole number of steps, such as 1e-2",
+        ),
+        (
             per_unit % e.coupling.period == 0,
-            f"coupling.period={e.coupling.period}: expected a divisor of the steps in one time unit, 1 / problem.dt ="
-            f" {1 / dt:g}",
+            f"coupling.period={e.coupling.period}: expected a divisor of the solver's steps in one time unit, {per_unit}",
         ),
         (
             data.burn_in + interval <= ev.rollout_start + 1e-9

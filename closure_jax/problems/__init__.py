@@ -2,6 +2,7 @@
 
 from closure_jax.problems.base import Problem
 from closure_jax.problems.kolmogorov import Kolmogorov
+from closure_jax.problems.les import LargeEddies
 
-PROBLEMS: dict[str, type[Problem]] = {"kolmogorov": Kolmogorov}
+PROBLEMS: dict[str, type[Problem]] = {"kolmogorov": Kolmogorov, "les": LargeEddies}
 """Problems by the name that the configuration gives (`problem.kind`)."""

@@ -92,6 +92,9 @@ class Pairs(Protocol):
 class Problem(Protocol):
     """What a closure is learned for.
 
+    One whose data may show that there is nothing to close has a method `regime(pairs)` beside these: numbers by name, which a run
+    prints and keeps, or a UserError. It is asked before training.
+
     Attributes:
       stored_resolution: points on a side of the closed solver's grid, where data are stored and the closure lives.
       dt: time of one step of the reference, by which data count time.

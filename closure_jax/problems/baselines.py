@@ -1,14 +1,16 @@
 """Classical closures of the subgrid term of 2D turbulence, as draws without noise.
 
 With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx = -S22, S12 = (du/dy + dv/dx) / 2),
-|S|^2 = 2 S:S and D the filter's width, the closures that complete dw/dt = -u.grad(w) + ... are
+|S|^2 = 2 S:S, h the grid's spacing and D the filter's width, the closures that complete dw/dt = -u.grad(w) + ... are
 
-    Smagorinsky (Mon. Weather Rev. 91, 1963)     curl div (2 (c D)^2 |S| S)                          c = 0.17 (Lilly 1967)
-    Leith (Physica D 98, 1996)                   div ((c D)^3 |grad w| grad w)                       c = 1
-    gradient (Clark et al., J. Fluid Mech. 91, 1979)   -div (c D^2 (grad u) . grad w)                c = 1 / 12
+    Smagorinsky (Mon. Weather Rev. 91, 1963)           curl div (2 c^2 h^2 |S| S)       c = 0.17 (Lilly 1967)
+    Leith (Physica D 98, 1996)                         div (c^3 h^3 |grad w| grad w)    c = 1 / pi
+    gradient (Clark et al., J. Fluid Mech. 91, 1979)   -div (c D^2 (grad u) . grad w)   c = 1 / 12
 
-The coefficient that multiplies D^2 or D^3 is one number, published or fitted to pairs, or, where it is dynamic (Germano et al.,
-Phys. Fluids A 3, 1991; Lilly 1992), one for each state from the same closure at twice the width.
+(Leith's constant by Fox-Kemper and Menemenlis, in Ocean Modeling in an Eddying Regime, 2008.)
+
+The coefficient that multiplies h^2, h^3 or D^2 is one number, published or fitted to pairs, or, where it is dynamic (Germano et
+al., Phys. Fluids A 3, 1991; Lilly, Phys. Fluids A 4, 1992), one for each state from the same closure at twice the width.
 """
 
 import dataclasses
@@ -70,14 +72,12 @@ class Form:
         momentum or to the vorticity.
       tendency: (flux, grid) -> what it does to the vorticity.
       resolved: (vorticity, grid, filter) -> that part of what `flux` stands for which the filter makes unresolved.
-      power: of the width.
-      published: coefficient of width^power.
+      published: coefficient of the power of the width.
     """
 
     flux: Callable[[Fields, grids.Grid, float], Components]
     tendency: Callable[[Components, grids.Grid], Fields]
     resolved: Callable[[Fields, grids.Grid, Callable[[Fields], Fields]], Components]
-    power: int
     published: float
 
 
@@ -115,9 +115,9 @@ def _resolved_flux(vorticity: Fields, grid: grids.Grid, filtered: Callable[[Fiel
 
 
 FORMS: dict[str, Form] = {
-    "smagorinsky": Form(_smagorinsky, curl_of_divergence, _resolved_stress, 2, 0.17**2),
-    "leith": Form(_leith, divergence, _resolved_flux, 3, 1.0),
-    "gradient": Form(_gradient, divergence, _resolved_flux, 2, 1 / 12),
+    "smagorinsky": Form(_smagorinsky, curl_of_divergence, _resolved_stress, 0.17**2),
+    "leith": Form(_leith, divergence, _resolved_flux, np.pi**-3),
+    "gradient": Form(_gradient, divergence, _resolved_flux, 1 / 12),
 }
 """Forms by name."""
 
@@ -147,8 +147,8 @@ class Static(Deterministic):
     Attributes:
       form: of FORMS.
       grid: of the fields.
-      width: D, of the filter [length].
-      coefficient: of D^power.
+      width: h or D [length].
+      coefficient: of its power.
     """
 
     form: Form
@@ -166,21 +166,23 @@ class Dynamic(Deterministic):
     """A closure whose coefficient comes from the state, one for each field, and is not negative.
 
     A test filter ^, which with the first one makes a Gaussian of width 2 D, shows part of the unresolved flux: ^u ^w - ^(u w).
-    The closure says that it is c (flux of ^w at 2 D - ^(flux of w at D)); c is the least-squares solution over the plane.
+    The closure says that it is c (flux of ^w at 2 h - ^(flux of w at h)); c is the least-squares solution over the plane.
 
     Attributes:
       form: of FORMS.
       grid: of the fields.
-      width: D, of the filter [length].
+      width: h [length].
+      filter_width: D [length].
     """
 
     form: Form
     grid: grids.Grid
     width: float
+    filter_width: float
 
     def coefficient(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, " batch"]:
         """c of each field."""
-        lower = gaussian(self.grid, 3**0.5 * self.width)
+        lower = gaussian(self.grid, 3**0.5 * self.filter_width)
 
         def filtered(field: Fields) -> Fields:
             return spectral.to_physical(spectral.to_fourier(field) * lower)
@@ -218,12 +220,20 @@ def fitted(form: Form, grid: grids.Grid, width: float, pairs: Pairs, block: int 
     return dataclasses.replace(unit, coefficient=max(0.0, product / square))
 
 
-def classical(grid: grids.Grid, width: float, pairs: Pairs) -> dict[str, Any]:
-    """All closures of this module: each form as published, fitted and dynamic, by name."""
+def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, Any]:
+    """All closures of this module: each form as published, fitted and dynamic, by name.
+
+    Args:
+      grid: of the fields.
+      filter_width: D [length].
+      pairs: that coefficients are fitted to.
+    """
     found: dict[str, Any] = {}
     for name, form in FORMS.items():
+        is_viscous = name != "gradient"  # whose coefficient is that of the filter
+        width = float(grid.step[0]) if is_viscous else filter_width
         found[name] = Static(form, grid, width, form.published)
         found[f"{name}_fitted"] = fitted(form, grid, width, pairs)
-        if name != "gradient":  # whose coefficient is that of the filter
-            found[f"dynamic_{name}"] = Dynamic(form, grid, width)
+        if is_viscous:
+            found[f"dynamic_{name}"] = Dynamic(form, grid, width, filter_width)
     return found

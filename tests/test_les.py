@@ -1,0 +1,137 @@
+"""Large-eddy simulation: the subgrid term completes the coarse solver, fine scales are drawn anew, and what is no such case."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import REPOSITORY
+
+from closure_jax.commands import train
+from closure_jax.errors import UserError
+from closure_jax.physics import spectral
+from closure_jax.problems.les import LargeEddies, on_grid
+from closure_jax.workdir import WorkDir
+
+SMALL = LargeEddies(stored_resolution=16, resolution=48, viscosity=2e-3, dt=0.01, solver_dt=0.01, settling_time=0.4)
+
+
+def keys(count: int) -> jax.Array:
+    return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(jnp.arange(count))
+
+
+def settled(problem: LargeEddies, count: int = 3, units: float = 6.0) -> jax.Array:
+    """States of the DNS after a while."""
+    system = problem.reference()
+    return jax.jit(lambda k: system.advance(k, system.initial(k), 0, round(units / system.dt)))(keys(count))
+
+
+def test_a_field_on_another_grid_has_the_modes_of_both():
+    rng = np.random.default_rng(0)
+    fine = spectral.to_fourier(rng.standard_normal((2, 24, 24)))
+    coarse = spectral.to_physical(on_grid(fine, 8))
+    index = np.fft.fftfreq(24, 1 / 24)
+    kept = (np.abs(index)[:, None] < 4) & (np.abs(index)[None] < 4)
+    by_hand = np.fft.ifft2(np.fft.fft2(np.asarray(spectral.to_physical(fine))) * kept).real[:, ::3, ::3]
+    np.testing.assert_allclose(coarse, by_hand, atol=1e-6)
+    np.testing.assert_allclose(on_grid(on_grid(on_grid(fine, 8), 24), 8), on_grid(fine, 8), atol=1e-5)
+
+
+def test_the_forcing_is_the_curl_of_its_force():
+    flow = LargeEddies(stored_resolution=32, forcing_amplitude=1.5, forcing_wavenumber=3, domain_length=4.0)._flow(
+        32, 0.0
+    )
+    y = np.arange(32) * 4.0 / 32
+    force = np.broadcast_to(1.5 * np.sin(2 * np.pi * 3 / 4.0 * y), (32, 32))  # along x, (x, y)
+    ky = 2 * np.pi * np.fft.fftfreq(32, 4.0 / 32)[None]
+    np.testing.assert_allclose(flow.forcing(), -np.fft.ifft2(1j * ky * np.fft.fft2(force)).real, atol=1e-12)
+
+
+@pytest.mark.parametrize("filter_", ["gaussian", "sharp"])
+def test_the_solver_with_the_true_subgrid_term_follows_the_filtered_simulation(x64, filter_):
+    """Where the closure is held over one step the difference is of second order in it."""
+    errors = []
+    state = jnp.asarray(np.asarray(settled(dataclasses.replace(SMALL, filter=filter_))), complex)
+    for dt in (4e-3, 2e-3):
+        problem = dataclasses.replace(SMALL, dt=dt, solver_dt=dt, filter=filter_)
+        system, solver = problem.reference(), problem.solver()
+        vorticity, closure = system.observe(keys(3), state, 0)
+        true = system.vorticity(system.advance(keys(3), state, 0, 1))
+        made = spectral.to_physical(solver.step(spectral.to_fourier(vorticity), spectral.to_fourier(closure)))
+        errors.append(float(jnp.abs(made - true).max()))
+        bare = spectral.to_physical(solver.step(spectral.to_fourier(vorticity), 0 * spectral.to_fourier(closure)))
+        assert float(jnp.abs(bare - true).max()) > 5 * errors[-1]
+    assert 3.3 < errors[0] / errors[1] < 4.7
+
+
+def test_other_fine_scales_have_the_same_filtered_field():
+    system = SMALL.truth()
+    state = settled(SMALL)
+    vorticity = system.vorticity(state)
+    begun = jax.jit(system.begin)(keys(3), vorticity)
+    again, others = jax.jit(system.begin)(keys(3), vorticity), jax.jit(system.begin)(keys(6)[3:], vorticity)
+    for one in (begun, others, system.alternatives(keys(3), state)):
+        np.testing.assert_allclose(system.vorticity(one), vorticity, atol=2e-5)
+    np.testing.assert_array_equal(begun, again)
+    fine = [spectral.to_physical(one) for one in (state, begun, others)]
+    size = [float(jnp.std(one)) for one in fine]
+    assert size[1] == pytest.approx(size[0], rel=0.1)  # the DNS has made them, from a tenth
+    assert float(jnp.std(fine[1] - fine[2])) > 1e-3 * size[0]
+    # two axes in front, as an ensemble has them
+    both = system.begin(keys(6).reshape(2, 3), jnp.stack([vorticity, vorticity]))
+    np.testing.assert_allclose(both[0], begun, atol=1e-3 * float(jnp.abs(begun).max()))
+
+
+class Pairs:
+    def __init__(self, vorticity, closure):
+        self.vorticity, self.closure = np.asarray(vorticity), np.asarray(closure)
+
+    def fields(self, name, split):
+        return getattr(self, name)
+
+
+def test_a_case_that_the_grid_resolves_is_refused_with_its_figures():
+    system = SMALL.reference()
+    vorticity, closure = system.observe(keys(3), settled(SMALL), 0)
+    found = SMALL.regime(Pairs(vorticity, closure))
+    assert found["subgrid_enstrophy_transfer"] == pytest.approx(float(jnp.mean(vorticity * closure)), rel=1e-5)
+    w_hat = spectral.to_fourier(vorticity)
+    laplacian = spectral.to_physical(w_hat * spectral.laplacian(system.coarse.grid))
+    assert found["viscous_enstrophy_transfer"] == pytest.approx(2e-3 * float(jnp.mean(vorticity * laplacian)), rel=1e-3)
+    assert found["subgrid_enstrophy_transfer"] < found["viscous_enstrophy_transfer"] < 0
+    with pytest.raises(
+        UserError, match=r"viscosity=0.5: diffusion takes .* rate of [0-9.]+, the subgrid term at one of"
+    ):
+        dataclasses.replace(SMALL, viscosity=0.5).regime(Pairs(vorticity, closure))
+
+
+def test_impossible_fields_are_refused():
+    for changed, said in (
+        ({"filter": "box"}, "^filter=box: expected gaussian, sharp"),
+        ({"solver_dt": 0.015}, "^solver_dt=0.015: expected a whole number of steps of the DNS"),
+        ({"forcing_wavenumber": 6}, "^forcing_wavenumber=6: expected a whole number from 1"),
+        ({"viscosity": -1.0}, "^viscosity=-1.0: expected"),
+        ({"drag": -1.0}, "^drag=-1.0: expected"),
+        ({"stored_resolution": 7}, "^stored_resolution=7"),
+    ):
+        with pytest.raises(UserError, match=said):
+            dataclasses.replace(SMALL, **changed)
+    with pytest.raises(UserError, match="^resolution=48: expected at least twice"):
+        dataclasses.replace(SMALL, stored_resolution=32).reference()
+
+
+@pytest.mark.slow
+def test_a_whole_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLOSURE_JAX_DATA", str(tmp_path / "data"))
+    experiment = REPOSITORY / "experiments" / "les_cs_physical.py"
+    assert train.main([f"--config={experiment}:tiny", f"--workdir={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    assert "regime: subgrid_enstrophy_transfer -" in said
+    work = WorkDir(tmp_path / "run")
+    results = work.results()
+    assert results["a_priori"].get("floor") is None and results["a_priori"]["by_steps"]["1"]["spread_over_error"] > 0
+    assert work.provenance()["regime"]["subgrid_enstrophy_transfer"] < 0
+    rollout = results["a_posteriori"]
+    assert rollout["finite_fraction"] == 1 and rollout["relative_error_floor"][0] == pytest.approx(0, abs=1e-4)
+    assert set(rollout["baselines"]) >= {"none", "smagorinsky", "dynamic_leith", "gradient"}
