@@ -649,7 +649,10 @@ def test_a_study_of_holding_has_a_row_for_each_rule_and_period_and_no_claims(tmp
 def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     good = write_run(tmp_path / "good", "flow_matching", "ga")
-    twin = write_run(tmp_path / "twin", "flow_matching", "ga")
+    twin, eddies = (write_run(tmp_path / name, "flow_matching", "ga") for name in ("twin", "eddies"))
+    fields = json.loads((eddies / "config.json").read_text())
+    fields["problem"]["kind"] = "les"
+    (eddies / "config.json").write_text(json.dumps(fields))
     unfinished, broken, listed, study = (write_run(tmp_path / name, "diffusion", "ga") for name in "abcd")
     (unfinished / "results.json").unlink()
     (broken / "results.json").write_text('{"a_priori": ')
@@ -667,6 +670,7 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
         ([study], ["horoscope", "expected data_efficiency"]),
         ([good, good], ["twice"]),
         ([good, twin], [str(good), str(twin), "same configuration and seed"]),
+        ([good, eddies], [str(good), str(eddies), "of the problem kolmogorov", "of les", "compare them apart"]),
         ([good, "--output=file"], ["--output=file", "is a file"]),
         ([good, f"--output={twin}"], ["--output=", "folder of a run"]),
         ([good, "--docs=nested/page.md"], ["--docs=nested/page.md", "is a file"]),

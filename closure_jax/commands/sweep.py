@@ -9,11 +9,14 @@ from closure_jax import config as config_lib
 from closure_jax.commands import cli, compare, runs
 from closure_jax.errors import UserError
 
+_PAPER = "cs_*,dm_*,fm_*,mf_*,oracle,si_*"
+"""Experiments of the paper's problem: pages compare runs of one problem."""
+
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     parser = cli.Parser("sweep", "Run experiments one after the other, skipping what is done, and compare them.")
     parser.add_argument("--preset", help="paper, small or tiny; default paper on an accelerator and small on a CPU")
-    parser.add_argument("--only", default="*", help="names or patterns, with commas between: fm_*,dm_ga; default all")
+    parser.add_argument("--only", default=_PAPER, help=f"names or patterns, with commas between; default {_PAPER}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each; they share the data")
     parser.add_argument("--runs", default="runs", help="folder of the work directories; default runs")
     parser.add_argument("--output", help="folder of the comparison; default RUNS/compare-PRESET")

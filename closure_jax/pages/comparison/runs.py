@@ -160,10 +160,16 @@ def gather(runs: Sequence[Run]) -> list[Model]:
     configurations differ, or the folder, where that is not enough.
 
     Raises:
-      UserError: two runs of the same configuration, seed and circumstances.
+      UserError: two runs of the same configuration, seed and circumstances, or runs of different problems.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
+        kinds = [str(setting(one.config, "problem.kind") or "kolmogorov") for one in (runs[0], run)]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"'{runs[0].path}' is of the problem {kinds[0]}, '{run.path}' of {kinds[1]}: expected runs of one problem;"
+                " compare them apart"
+            )
         identity = {name: value for name, value in settings(run.config).items() if name != "seed"}
         key = json.dumps([identity, run.circumstances], sort_keys=True)
         for other in groups.setdefault(key, []):
