@@ -60,7 +60,7 @@ class DraggedFlow(KolmogorovFlow):
 
 
 def _step(flow: DraggedFlow, dt: float) -> stepper.Step:
-    """Advection and closure by four-stage Runge-Kutta, diffusion and drag by Crank-Nicolson; the closure is held over a step."""
+    """Advection and closure by Runge-Kutta of fourth order, diffusion and drag by Crank-Nicolson; the closure stays."""
 
     def step(vorticity_hat: spectral.FieldHat, closure_hat: spectral.FieldHat) -> Complex[Array, "*batch n n//2+1"]:
         def explicit(state: jax.Array) -> jax.Array:
