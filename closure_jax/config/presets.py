@@ -127,8 +127,9 @@ def large_eddies(config: ConfigDict) -> None:
         config.evaluation.rollout_start = 40.0
     elif config.preset == "small":
         config.problem.update(resolution=256, viscosity=5e-4, dt=5e-3, solver_dt=1e-2)
-        config.data.update(resolution=32, trajectories=8, test_trajectories=2, chunk=8)
+        config.data.update(resolution=32, trajectories=8, test_trajectories=2)
         config.data.update(burn_in=30.0, end=80.0, snapshot_every=50)
+        config.data.chunk = 1  # a step of 256^2 points on two cores: 7.8 ms alone, 12.5 each of eight
         config.evaluation.update(rollout_states=2, rollout_members=4, rollout_start=40.0)
     elif config.preset == "tiny":
         config.problem.update(resolution=64, viscosity=2e-3, dt=1e-2, solver_dt=2e-2, settling_time=0.2)
