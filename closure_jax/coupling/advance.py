@@ -53,6 +53,20 @@ class Dynamics(Protocol):
         ...
 
 
+class Independent:
+    """Dynamics that can be cut at any step, and whose members do not see each other."""
+
+    @property
+    def period(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def crosses_members(self) -> bool:
+        """No."""
+        return False
+
+
 def by_period(
     body: Callable[[State, Any], State], state: State, start: StepNumber, steps: int, period: int, remat: bool = False
 ) -> State:

@@ -1,5 +1,6 @@
 """What a solver takes as its closure: a learned one, none, or any other random or deterministic field."""
 
+import abc
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -70,16 +71,24 @@ class FixedSteps:
         return self.model.mean(vorticity)
 
 
-class NoClosure:
-    """Zero: what the solver does alone."""
+class Deterministic(abc.ABC):
+    """A draw without noise: what a subclass gives by `mean`."""
 
     def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> tuple[()]:
         """Nothing is drawn."""
         return ()
 
     def draw(self, noise: tuple[()], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
-        """Zeros."""
-        return jnp.zeros_like(vorticity)
+        """The mean."""
+        return self.mean(vorticity)
+
+    @abc.abstractmethod
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+
+
+class NoClosure(Deterministic):
+    """Zero: what the solver does alone."""
 
     def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
         """Zeros."""

@@ -15,14 +15,14 @@ al., Phys. Fluids A 3, 1991; Lilly, Phys. Fluids A 4, 1992), one for each state 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
+from closure_jax.coupling.draw import Deterministic, Draw
 from closure_jax.physics import spectral
 from closure_jax.problems.base import Pairs
 
@@ -122,24 +122,6 @@ FORMS: dict[str, Form] = {
 """Forms by name."""
 
 
-class Deterministic:
-    """A draw that has no noise: what subclasses give by `mean`."""
-
-    linear_in_noise: ClassVar[bool] = True
-
-    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> tuple[()]:
-        """Nothing is drawn."""
-        return ()
-
-    def draw(self, noise: tuple[()], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
-        """The mean."""
-        return self.mean(vorticity)
-
-    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
-        """The closure, physical units."""
-        raise NotImplementedError
-
-
 @dataclasses.dataclass(frozen=True)
 class Static(Deterministic):
     """A closure with one coefficient.
@@ -220,7 +202,7 @@ def fitted(form: Form, grid: grids.Grid, width: float, pairs: Pairs, block: int 
     return dataclasses.replace(unit, coefficient=max(0.0, product / square))
 
 
-def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, Any]:
+def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, Draw]:
     """All closures of this module: each form as published, fitted and dynamic, by name.
 
     Args:
@@ -228,7 +210,7 @@ def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, 
       filter_width: D [length].
       pairs: that coefficients are fitted to.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Draw] = {}
     for name, form in FORMS.items():
         is_viscous = name != "gradient"  # whose coefficient is that of the filter
         width = float(grid.step[0]) if is_viscous else filter_width

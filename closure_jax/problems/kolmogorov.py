@@ -15,7 +15,7 @@ import numpy as np
 from jax_cfd.base import grids
 from jaxtyping import Array, Complex, Float, Key
 
-from closure_jax.coupling.advance import StepNumber, by_period
+from closure_jax.coupling.advance import Independent, StepNumber, by_period
 from closure_jax.coupling.draw import Draw, NoClosure
 from closure_jax.errors import UserError, check
 from closure_jax.physics import spectral, stepper
@@ -62,7 +62,7 @@ class ExactLaw:
 
 
 @dataclasses.dataclass(frozen=True)
-class StochasticFlow:
+class StochasticFlow(Independent):
     """The flow with its exact closure, a fresh draw each step: the `System` of the data and the `Dynamics` of the truth.
 
     States are vorticity_hat (*batch, n, n // 2 + 1): batch is one axis of a system, (state, member) of dynamics.
@@ -83,16 +83,6 @@ class StochasticFlow:
     def dt(self) -> float:
         """Time of one step."""
         return self.process.dt
-
-    @property
-    def period(self) -> int:
-        """Each step has its own draw."""
-        return 1
-
-    @property
-    def crosses_members(self) -> bool:
-        """Members are independent."""
-        return False
 
     def initial(self, keys: Key[Array, " batch"]) -> Complex[Array, "batch n half"]:
         """Gaussian random fields, band-limited as the solver is."""

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
 from closure_jax import random
-from closure_jax.coupling.advance import StepNumber, by_period
+from closure_jax.coupling.advance import Independent, StepNumber, by_period
 from closure_jax.coupling.draw import Draw, NoClosure
 from closure_jax.errors import UserError, check, not_negative, one_of, positive
 from closure_jax.physics import spectral, stepper
@@ -83,7 +83,7 @@ def on_grid(field_hat: Complex[Array, "*batch n n//2+1"], size: int) -> Complex[
 
 
 @dataclasses.dataclass(frozen=True)
-class FilteredDNS:
+class FilteredDNS(Independent):
     """The DNS, seen through the filter: the `System` of the data and the `Dynamics` of the truth.
 
     States are vorticity_hat (*batch, N, N // 2 + 1) of the DNS.
@@ -102,16 +102,6 @@ class FilteredDNS:
     width: float
     initial_vorticity: float
     settling: int
-
-    @property
-    def period(self) -> int:
-        """A step can be cut anywhere."""
-        return 1
-
-    @property
-    def crosses_members(self) -> bool:
-        """Members are independent."""
-        return False
 
     def _filtered(self, field_hat: Complex[Array, "*batch n half"]) -> Complex[Array, "*batch m m//2+1"]:
         grid = self.coarse.grid
