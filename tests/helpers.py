@@ -17,6 +17,7 @@ PROCESSES = {
     "interpolant_empirical": "si_empirical",
     "score": "cs",
     "mean_flow": "mf",
+    "conditional_mean": "mse",
 }
 
 

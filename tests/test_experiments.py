@@ -35,7 +35,7 @@ def assert_parts_fit(experiment: config.Experiment) -> None:
 
 
 def test_an_experiment_is_named_after_its_file_process_and_latent(everything):
-    assert len(EXPERIMENTS) == 30
+    assert len(EXPERIMENTS) == 31
     for (name, preset), experiment in everything.items():
         assert (experiment.name, experiment.preset) == (name, preset)
         process, latent = (

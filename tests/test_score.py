@@ -10,8 +10,10 @@ import pytest
 from helpers import built, refusal
 
 from closure_jax import config
+from closure_jax.errors import UserError
 from closure_jax.models.generator import ProductGenerator
 from closure_jax.transport import paths
+from closure_jax.transport.conditional_mean import ConditionalMean
 from closure_jax.transport.score import Score, ensemble_score, fourier_parts
 
 MANY = 5.0  # standard deviations of an estimate; draws are fixed, so a pass stays a pass
@@ -223,3 +225,23 @@ def test_a_closure_of_one_call_has_a_mean_and_that_of_diffusion_has_none():
     zero = jax.tree.map(jnp.zeros_like, noise)
     np.testing.assert_allclose(one.mean(vorticity), one.draw(zero, vorticity), atol=1e-5)
     assert closure(built("tiny", "diffusion", "ga")).mean(vorticity) is None
+
+
+def test_least_squares_give_the_mean_and_nothing_random():
+    """g(c) = a c + b of pairs x = 2 c - 1 + noise; what it is given as z is 0."""
+    mean, (keys, c) = ConditionalMean(), (jax.random.split(jax.random.key(0), 64), jnp.linspace(-1, 1, 64)[:, None])
+    x = 2 * c - 1 + jax.random.normal(jax.random.key(1), c.shape)
+
+    def loss(params):
+        return mean.loss(lambda z: params[0] * c + params[1] + z, keys, c, x)[0]
+
+    a, b = np.polyfit(c[:, 0], x[:, 0], 1)
+    np.testing.assert_allclose(jax.grad(loss)(jnp.array([a, b])), 0, atol=1e-5)
+    assert float(loss(jnp.array([a, b]))) == pytest.approx(float(np.mean((a * c + b - x) ** 2)), rel=1e-5)
+    decoded, _ = mean.loss(lambda z: z, keys, c, x, decode=lambda latent: latent + 3)
+    assert float(decoded) == pytest.approx(float(np.mean((3 - x) ** 2)), rel=1e-5)
+    noise = mean.noise(keys, c.shape[1:], 1)
+    assert not jax.tree.leaves(noise)
+    np.testing.assert_array_equal(mean.sample(lambda z: c + z, noise, c, 1), mean.mean(lambda z: c + z, c))
+    with pytest.raises(UserError, match="^steps=2"):
+        mean.sample(lambda z: c + z, noise, c, 2)

@@ -153,7 +153,7 @@ class Score:
         Raises:
           UserError: a number of steps that is not 1.
         """
-        self._one(steps)
+        check_one_call(steps)
         return field(jnp.asarray(noise["source"], condition.dtype))
 
     def trajectory(
@@ -174,6 +174,8 @@ class Score:
         """Itself."""
         return self
 
-    def _one(self, steps: Steps) -> None:
-        if not isinstance(steps, jax.Array):
-            check(steps == 1, f"steps={steps}: a generator makes its sample in one call, expected 1")
+
+def check_one_call(steps: Steps) -> None:
+    """Raises UserError where a generator is asked for more than one network call."""
+    if not isinstance(steps, jax.Array):
+        check(steps == 1, f"steps={steps}: a generator makes its sample in one call, expected 1")

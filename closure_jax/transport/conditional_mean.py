@@ -1,0 +1,70 @@
+"""No transport: the conditional mean by least squares, the deterministic closure that a stochastic one is held against.
+
+The minimum of E |g(condition) - x|^2 is E[x | condition]. As a sample it has no spread.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from closure_jax.transport.base import Field, Noise, Steps
+from closure_jax.transport.score import check_one_call
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionalMean:
+    """One network call a sample, the same each time: a generator at z = 0, trained by the mean squared error."""
+
+    times: ClassVar[int] = 0
+
+    def noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps) -> Noise:
+        """(): nothing is random."""
+        del keys, shape, steps
+        return ()
+
+    def loss(
+        self,
+        field: Field,
+        keys: Key[Array, " batch"],
+        condition: Float[Array, " batch *shape"],
+        x: Float[Array, "batch ..."],
+        decode: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The mean squared error; `decode` as in `Score.loss`, keys are not used."""
+        del keys
+        mean = field(jnp.zeros_like(condition))
+        return jnp.mean(((mean if decode is None else decode(mean)) - x) ** 2), {}
+
+    def sample(
+        self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: Steps
+    ) -> Float[Array, " batch *shape"]:
+        """The mean.
+
+        Raises:
+          UserError: a number of steps that is not 1.
+        """
+        check_one_call(steps)
+        return field(jnp.zeros_like(condition))
+
+    def trajectory(
+        self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: int
+    ) -> Float[Array, "states batch *shape"]:
+        """0, and the mean."""
+        mean = self.sample(field, noise, condition, steps)
+        return jnp.stack([jnp.zeros_like(mean), mean])
+
+    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
+        """The sample."""
+        return field(jnp.zeros_like(condition))
+
+    def schedules(self) -> "dict[str, ConditionalMean]":
+        """There are no times to space."""
+        return {"one call": self}
+
+    def in_rollouts(self) -> "ConditionalMean":
+        """Itself."""
+        return self
