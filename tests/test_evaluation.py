@@ -137,8 +137,9 @@ def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
     index = np.fft.fftfreq(N, 1 / N)
     shells = np.bincount(np.rint(np.hypot(index[:, None], index[None, :])).astype(int).ravel())[: N // 2 + 1]
     law = Law(mean, 0.1, 0.1**2 * shells / N**2)
-    found = measures.judge(samples, truth, measures.JudgingLaw(law, truth), {})
-    assert found.keys() == measures.OF_SAMPLES.keys() | measures.OF_LAW.keys()
+    found = measures.judge(samples, truth, mean, measures.JudgingLaw(law, truth), {})
+    without = measures.OF_SAMPLES.keys() | measures.OF_STATES.keys()
+    assert found.keys() == without | measures.OF_LAW.keys()
     # 6,144 points: floor and CRPS are the same draws in both, so that the ratios differ from 1 by the samples' noise alone
     assert found["over_floor"] == pytest.approx(1, abs=5 / np.sqrt(count * states * N * N))
     assert found["crps_ratio"] == pytest.approx(1, abs=0.01)
@@ -150,7 +151,7 @@ def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
     np.testing.assert_allclose(found["rank_histogram"]["share"], 0.1, atol=5 * 0.3 / np.sqrt(states * N * N))
     np.testing.assert_allclose(found["deviation_by_shell"][1:], np.sqrt(law.spectrum)[1:], rtol=0.05)
     assert found["noise_spectrum_error"] < 0.02
-    assert measures.judge(samples, truth, None, {}).keys() == measures.OF_SAMPLES.keys()
+    assert measures.judge(samples, truth, mean, None, {}).keys() == without
 
 
 @pytest.mark.slow
@@ -193,6 +194,59 @@ def test_baselines_are_judged_as_the_model_is(dataset):
     assert none["crps"][-1] > 5 * damping["crps"][-1] > 5 * results["crps"][-1] > 0
     for kind in ("field", "energy", "enstrophy", "pdf"):
         assert {f"{kind}_{name}" for name in ("truth", "model", "no_closure", "damping", "true")} <= arrays.keys()
+
+
+@pytest.mark.slow
+def test_what_no_model_changes_is_run_once_for_all_runs_on_the_data(dataset, tmp_path, monkeypatch, capsys):
+    settings = a_posteriori.Settings(states=2, members=4, start=0.3, units=2, chunk=50, turnovers=0.5)
+    run, seen = a_posteriori._run, []
+
+    def counted(dynamics, initial, members, keys, *more):
+        seen.extend(keys)
+        return run(dynamics, initial, members, keys, *more)
+
+    monkeypatch.setattr(a_posteriori, "_run", counted)
+
+    def judged(seed, identity="data", settings=settings):
+        seen.clear()
+        shared = a_posteriori.Shared(tmp_path / "ensembles", identity, 0)
+        results, arrays = a_posteriori.evaluate(
+            Toy(), Fresh(), dataset, Relaxation(AMPLITUDE), seed, settings, shared=shared
+        )
+        own = ("spread", "seconds_per_time_unit")
+        return files.plain({name: value for name, value in results.items() if name not in own}), arrays, list(seen)
+
+    of_model = ["model ensemble", "model ensemble endured", "baseline true", "baseline true endured"]
+    of_none = [f"baseline {name}{more}" for name in ("none", "damping") for more in ("", " endured")]
+    first, arrays, ran = judged(0)
+    assert sorted(ran) == sorted([*of_model, *of_none, "true ensemble", "second true ensemble"])
+    assert first["stability"] == {"turnovers": 0.5, "time_units": 4, "runs": 8}
+    assert first["stable_fraction"] == first["baselines"]["none"]["stable_fraction"] == 1
+    again, others, ran = judged(0)
+    assert ran == of_model and capsys.readouterr().out == ""
+    for name in ("relative_error", "spread_truth", "spectrum_error", "tail_error_floor", "stable_fraction"):
+        assert again[name] == first[name], name
+    assert again["baselines"]["damping"] == first["baselines"]["damping"]
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, others[name])
+    other, _, ran = judged(1)  # another model: the truth stays
+    assert ran == of_model
+    assert other["spread_truth"] == first["spread_truth"] and other["relative_error"] != first["relative_error"]
+    # other data, another length: made anew, the closures without noise for the other length alone
+    assert "true ensemble" in judged(0, "other data")[2]
+    longer = judged(0, settings=dataclasses.replace(settings, units=3))[2]
+    assert {"true ensemble", "baseline none"} <= set(longer)
+    more = judged(0, settings=dataclasses.replace(settings, members=5))[2]
+    assert "true ensemble" in more and "baseline none" not in more
+    # a damaged one
+    for file in (tmp_path / "ensembles").glob("true_ensemble-*.h5"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 4
+        file.write_bytes(bytes(content))
+    capsys.readouterr()
+    mended, _, ran = judged(0)
+    assert "true ensemble" in ran and "is damaged" in capsys.readouterr().out
+    assert mended["spread_truth"] == first["spread_truth"]
 
 
 @pytest.mark.slow

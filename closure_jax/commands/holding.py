@@ -15,7 +15,7 @@ from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
-from closure_jax.evaluation import a_posteriori
+from closure_jax.evaluation import a_posteriori, evaluate
 from closure_jax.files import Kept
 from closure_jax.parallel import devices, processes
 from closure_jax.problems.oracle import exact_law
@@ -103,7 +103,9 @@ def _run(
     """A point for each ensemble, as it ends; the true ones run first."""
     if not planned:
         return
-    true = a_posteriori.reference(experiment.problem, origins.data_of(experiment), 0, settings, kept)
+    dataset = origins.data_of(experiment)
+    shared = evaluate.shared_ensembles(experiment, dataset, origins.data_folder())
+    true = a_posteriori.reference(experiment.problem, dataset, shared.seed, settings, kept, shared)
     for closure, kind, rule in planned:
         print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)

@@ -132,7 +132,7 @@ def judge(
     for phase in (*evaluate.PHASES, "report"):
         spent.pop(phase, None)
     work.write_wall_seconds(spent)
-    results, arrays = evaluate.run(experiment, dataset, model, work)
+    results, arrays = evaluate.run(experiment, dataset, model, work, origins.data_folder())
     head = {"experiment": experiment.name, "preset": experiment.preset, "seed": experiment.seed}
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}

@@ -121,6 +121,7 @@ def large_eddies(config: ConfigDict) -> None:
     """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step; see docs/les.md."""
     use(config, "problem", "les", domain_length=2 * math.pi)
     in_physical_space(config)
+    config.evaluation.turnovers = 200.0
     if config.preset == "paper":  # Re = 5000
         config.problem.update(resolution=512, viscosity=2e-4, dt=1e-3, solver_dt=5e-3)
         config.data.update(resolution=64, burn_in=30.0, end=80.0, snapshot_every=250)
@@ -136,7 +137,7 @@ def large_eddies(config: ConfigDict) -> None:
         config.data.update(resolution=16, trajectories=6, test_trajectories=2, chunk=6)
         config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
         config.network.modes = 4
-        config.evaluation.update(rollout_members=2, rollout_start=5.0)
+        config.evaluation.update(rollout_members=2, rollout_start=5.0, turnovers=1.0)
 
 
 for _preset in PRESETS.values():  # a field that is misspelt above fails when this module is imported

@@ -162,6 +162,7 @@ class Evaluation:
       rollout_start: time of the starts.
       rollout_time: length of rollouts, whole time units.
       rollout_sampler_steps: sampler steps of a draw in rollouts.
+      turnovers: turnover times 2 pi / rms(w) that eight runs of each closure must last to be called stable; 0: none is run.
       measures: functions (samples, truth) -> number of one's own, as `module:function`; `config.add_measure` enters one.
     """
 
@@ -175,6 +176,7 @@ class Evaluation:
     rollout_start: float = 30.0
     rollout_time: float = 20.0
     rollout_sampler_steps: int = 2
+    turnovers: float = 0.0
     measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -182,7 +184,8 @@ class Evaluation:
         positive(self, "rollout_sampler_steps", most=MOST_STEPS)
         positive(self, "samples", "rollout_members", most=1_000_000)
         positive(self, "geometry_states", most=50_000)  # all pairs of them have a distance
-        not_negative(self, "rollout_start")
+        not_negative(self, "rollout_start", "turnovers")
+        check(self.turnovers <= 1e5, f"turnovers={self.turnovers:g}: expected a number up to 100000")
         for name in ("samples", "rollout_members"):
             check(getattr(self, name) >= 2, f"{name}={getattr(self, name)}: expected a whole number of at least 2")
         check(

@@ -2,24 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax_cfd.base import grids
 from jaxtyping import Array, Key
 
-from closure_jax import random
+from closure_jax import files, random
 from closure_jax.coupling import Coupling, Fresh, ensemble
 from closure_jax.coupling.advance import Coupled, Dynamics
 from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
-from closure_jax.evaluation import metrics
-from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, RolloutMeasure, by_time
+from closure_jax.data.once import once
+from closure_jax.evaluation import a_priori, metrics
+from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, OF_STATISTICS, RolloutMeasure, by_time
+from closure_jax.evaluation.statistics import Statistics
 from closure_jax.files import Kept
 from closure_jax.physics import spectral
 from closure_jax.problems.base import Problem
@@ -37,6 +44,7 @@ class Settings:
       start: time in the trajectories at which they start.
       units: whole time units that they run.
       chunk: members that run together; bounds the memory, changes no number.
+      turnovers: length of the runs that show whether a closure is stable, in turnover times 2 pi / rms(w); 0: none are run.
     """
 
     states: int
@@ -44,6 +52,42 @@ class Settings:
     start: float
     units: int
     chunk: int
+    turnovers: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Where ensembles that no model changes are kept for all runs on the same data.
+
+    Attributes:
+      folder: beside the data.
+      identity: what they depend on beside starts, length and closure: data, problem, devices.
+      seed: of the true ensembles, whatever that of a run is.
+    """
+
+    VERSION: ClassVar[int] = 1
+    """Of how ensembles are run; they are made anew under another."""
+
+    folder: pathlib.Path
+    identity: Any
+    seed: int
+
+    def runs(self, names: Sequence[str], more: Any, make: Callable[[], list[Rollout]]) -> list[Rollout]:
+        """The ensembles of these names, which `make` runs where no run on these data has; `more` tells them from others."""
+        content = json.dumps(files.plain([self.VERSION, self.identity, names, more]), sort_keys=True)
+        file = self.folder / f"{names[0].replace(' ', '_')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.h5"
+        fields = [field.name for field in dataclasses.fields(Rollout)]
+        arrays = {f"{name} {field}": (name, field) for name in names for field in fields}
+
+        def made() -> dict[str, np.ndarray]:
+            runs = dict(zip(names, make(), strict=True))
+            return {array: np.atleast_1d(getattr(runs[name], field)) for array, (name, field) in arrays.items()}
+
+        found = once(file, list(arrays), made, "evaluation", {"made_of": content})
+        return [
+            Rollout(found[f"{name} fields"], found[f"{name} frames"], float(found[f"{name} seconds"][0]))
+            for name in names
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +101,9 @@ class Reference:
       settings: of all ensembles.
       start: time of the initial states.
       truth, second: true ensembles with keys of their own.
-      kept: where ensembles are kept; None runs each one anew.
+      endured: (runs, n, n), states of all test trajectories, from which the runs start that show whether a closure is stable.
+      kept: where ensembles are kept while they run; None runs each one anew.
+      shared: where those are kept that no model changes; None: nowhere.
     """
 
     problem: Problem
@@ -67,27 +113,90 @@ class Reference:
     start: float
     truth: Rollout
     second: Rollout
+    endured: np.ndarray
     kept: Kept | None
+    shared: Shared | None
 
     def closed(self, draw: Draw, coupling: Coupling, key: Key[Array, ""], label: str) -> Rollout:
         """The ensemble of the solver closed by `draw` under a fitted rule; one member, a new closure each step, where it has no
         noise."""
-        solver = self.problem.solver()
-        assert solver is not None, "see reference"
-        members = self.settings.members
-        if not is_random(draw, self.initial.shape[-1]):
-            coupling, members = Fresh(), 1
-        dynamics = Coupled(solver.step, solver.dt, draw, coupling)
-        (run,) = _run(dynamics, self.initial, members, {label: key}, self.settings, self.kept)
+        members = self.settings.members if self._is_random(draw) else 1
+        (run,) = _run(self._coupled(draw, coupling), self.initial, members, {label: key}, self.settings, self.kept)
         return run
 
+    def _is_random(self, draw: Draw) -> bool:
+        return is_random(draw, self.initial.shape[-1])
+
+    def _coupled(self, draw: Draw, coupling: Coupling) -> Coupled:
+        solver = self.problem.solver()
+        assert solver is not None, "see reference"
+        return Coupled(solver.step, solver.dt, draw, coupling if self._is_random(draw) else Fresh())
+
+    def judged(
+        self,
+        draw: Draw,
+        coupling: Coupling,
+        key: Key[Array, ""],
+        label: str,
+        measures: Mapping[str, RolloutMeasure] = MappingProxyType({}),
+        is_shared: bool = False,
+    ) -> tuple[Rollout, dict[str, Any]]:
+        """`closed` and its measures, with how long runs ended where some are asked for; from where ensembles are shared if it is
+        one of these and without noise."""
+
+        def runs() -> list[Rollout]:
+            ensembles = [self.closed(draw, coupling, key, label)]
+            if self.endurance:
+                long = dataclasses.replace(self.settings, units=self.endurance)
+                dynamics = self._coupled(draw, coupling)
+                ensembles += _run(dynamics, self.endured, 1, {f"{label} endured": key}, long, self.kept)
+            return ensembles
+
+        if self.shared is None or not is_shared or self._is_random(draw):
+            run, *endured = runs()
+        else:
+            names = [label, f"{label} endured"] if self.endurance else [label]
+            closure = np.asarray(jax.jit(lambda vorticity: draw.draw((), vorticity))(self.initial))
+            settings = {"members": 1, "of": hashlib.sha256(closure.tobytes()).hexdigest(), "endurance": self.endurance}
+            run, *endured = self.shared.runs(names, _facts(self.settings) | settings, runs)
+        found = self.judge(run, measures)
+        if endured:
+            found["stable_fraction"] = float(np.isfinite(endured[0].fields[-1]).all(axis=(1, 2, 3)).mean())
+        return run, found
+
+    @property
+    def endurance(self) -> int:
+        """Whole time units of the runs that show whether a closure is stable; 0: there are none."""
+        return math.ceil(self.settings.turnovers * 2 * math.pi / float(np.sqrt(np.mean(self.endured**2))))
+
+    def statistics(self, run: Rollout) -> Statistics:
+        """Over all times but the start; vorticity in bins over the truth's range."""
+        return Statistics.of(run.fields[1:], self._grid, 1.0, self._statistics.edges)
+
+    @functools.cached_property
+    def _statistics(self) -> Statistics:
+        """The truth's."""
+        return Statistics.of(self.truth.fields[1:], self._grid, 1.0)
+
+    @property
+    def _grid(self) -> grids.Grid:
+        solver = self.problem.solver()
+        assert solver is not None, "see reference"
+        return solver.grid
+
+    def _over_all(self, run: Rollout) -> dict[str, float]:
+        """Measures of the statistics over the whole rollout."""
+        own = self.statistics(run)
+        return {name: measure(own, self._statistics) for name, measure in OF_STATISTICS.items()}
+
     def judge(self, run: Rollout, measures: Mapping[str, RolloutMeasure] = MappingProxyType({})) -> dict[str, Any]:
-        """Measures by time of one ensemble; a single member stands for an ensemble of members that agree."""
+        """Measures of one ensemble, by time and over all; a single member stands for an ensemble of members that agree."""
         states, members, *grid = run.fields.shape[1:]
         fields = np.broadcast_to(run.fields, (len(run.fields), states, max(2, members), *grid))
         table = OF_ROLLOUTS | (OF_SPREAD if members > 1 else {}) | dict(measures)
         return {
             **{name: measure(fields, self.truth.fields, self.problem) for name, measure in table.items()},
+            **self._over_all(run),
             "members": members,
             "finite_fraction": float(np.isfinite(run.fields[-1]).all(axis=(2, 3)).mean()),
             "seconds_per_time_unit": run.seconds / (len(run.fields) - 1),
@@ -96,7 +205,17 @@ class Reference:
     def facts(self) -> dict[str, Any]:
         """What is known before a model is judged: of the ensembles, and of two true ones beside each other."""
         spread = by_time(lambda fields, _: metrics.rms_spread(fields))
+        floors: dict[str, Any] = {f"{name}_floor": value for name, value in self._over_all(self.second).items()}
+        floors.pop("decorrelation_time_floor")
+        if self.endurance:
+            floors["stability"] = {
+                "turnovers": self.settings.turnovers,
+                "time_units": self.endurance,
+                "runs": len(self.endured),
+            }
         return {
+            **floors,
+            "decorrelation_time_truth": self._statistics.decorrelation_time,
             "states": self.settings.states,
             "members": self.settings.members,
             "start_time": self.start,
@@ -107,8 +226,27 @@ class Reference:
         }
 
 
-def reference(problem: Problem, dataset: Dataset, seed: int, settings: Settings, kept: Kept | None = None) -> Reference:
-    """Runs the true ensembles.
+_ENDURED = 8
+"""Runs that show whether a closure is stable."""
+
+
+def reference(
+    problem: Problem,
+    dataset: Dataset,
+    seed: int,
+    settings: Settings,
+    kept: Kept | None = None,
+    shared: Shared | None = None,
+) -> Reference:
+    """The true ensembles, run here where none are shared.
+
+    Args:
+      problem: has a solver, and the truth on its grid.
+      dataset: trajectories; the ensembles start from those that test.
+      seed: of the true ensembles.
+      settings: which ensembles.
+      kept: where an ensemble is kept while it runs.
+      shared: where those are kept that no model changes.
 
     Raises:
       ValueError: the problem has no solver, or no truth on its grid.
@@ -124,8 +262,20 @@ def reference(problem: Problem, dataset: Dataset, seed: int, settings: Settings,
         f"{name.replace('_', ' ')} ensemble": random.stream(seed, f"{name}_ensemble")
         for name in ("true", "second_true")
     }
-    truth, second = _run(true_system, initial, settings.members, keys, settings, kept)
-    return Reference(problem, initial, windows, settings, float(dataset.time[column]), truth, second, kept)
+
+    def made() -> list[Rollout]:
+        return _run(true_system, initial, settings.members, keys, settings, kept)
+
+    facts = _facts(settings) | {"seed": seed}
+    truth, second = made() if shared is None else shared.runs(list(keys), facts, made)
+    endured = a_priori.test_states(dataset, _ENDURED)[1]
+    start = float(dataset.time[column])
+    return Reference(problem, initial, windows, settings, start, truth, second, endured, kept, shared)
+
+
+def _facts(settings: Settings) -> dict[str, Any]:
+    """What an ensemble depends on of the settings."""
+    return {name: getattr(settings, name) for name in ("states", "members", "start", "units")}
 
 
 def _run(
@@ -149,6 +299,7 @@ def evaluate(
     settings: Settings,
     kept: Kept | None = None,
     measures: Mapping[str, RolloutMeasure] = MappingProxyType({}),
+    shared: Shared | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_posteriori` part of results.json, and arrays for the report.
 
@@ -159,29 +310,30 @@ def evaluate(
       coupling: the rule for the model's noise in time, fitted here to the training trajectories.
       dataset: trajectories; the ensembles start from those that test.
       draw: the model.
-      seed: of all ensembles.
+      seed: of all ensembles but the true ones, which the data's has made.
       settings: which ensembles.
       kept: where ensembles are kept, so that an evaluation that was stopped goes on in their middle.
       measures: beside those of the table, by name.
+      shared: where ensembles are kept that no model changes; None: nowhere.
     """
-    true = reference(problem, dataset, seed, settings, kept)
+    true = reference(problem, dataset, seed if shared is None else shared.seed, settings, kept, shared)
     coupling = coupling.fit(draw, true.windows)
-    learned = true.closed(draw, coupling, random.stream(seed, "model_ensemble"), "model ensemble")
+    key = random.stream(seed, "model_ensemble")
+    learned, found = true.judged(draw, coupling, key, "model ensemble", measures)
     baselines = {
-        name: true.closed(baseline, coupling, random.stream(seed, "baseline", name), f"baseline {name}")
+        name: true.judged(baseline, coupling, random.stream(seed, "baseline", name), f"baseline {name}", measures, True)
         for name, baseline in problem.baselines(dataset).items()
     }
-    judge = functools.partial(true.judge, measures=measures)
     results: dict[str, Any] = {
         **true.facts(),
         "hold": coupling.period,
         "coupling": dict(vars(coupling)),  # with what was fitted
-        **judge(learned),
-        "baselines": {name: judge(one) for name, one in baselines.items()},
+        **found,
+        "baselines": {name: judged for name, (_, judged) in baselines.items()},
     }
     if "none" in baselines:
         results["relative_error_no_closure"] = results["baselines"]["none"]["relative_error"]
-    return results, _arrays(true, {"model": learned} | baselines)
+    return results, _arrays(true, {"model": learned} | {name: run for name, (run, _) in baselines.items()})
 
 
 def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarray]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from closure_jax import interrupts, random
 from closure_jax.closure import StochasticClosure
+from closure_jax.coupling.draw import FixedSteps, is_random
 from closure_jax.data.dataset import Dataset
 from closure_jax.evaluation import metrics
-from closure_jax.evaluation.measures import JudgingLaw, SampleMeasure, judge
+from closure_jax.evaluation.measures import OF_STATES, JudgingLaw, SampleMeasure, judge
 from closure_jax.parallel import progress
 from closure_jax.problems.base import Law, Problem
 
@@ -70,7 +71,7 @@ def evaluate(
     for count in steps:
         drawn = sampler.draw(count)
         spectra.append(metrics.deviation_spectrum(drawn))
-        by_steps[str(count)] = judge(drawn, truth, known, measures) | sampler.milliseconds(count)
+        by_steps[str(count)] = judge(drawn, truth, vorticity, known, measures) | sampler.milliseconds(count)
         if count == shown:
             arrays |= {"a_priori_steps": np.array(count)} | _examples(times, vorticity, truth, law, drawn)
         bar.update()
@@ -78,7 +79,9 @@ def evaluate(
     by_schedule = {}
     for other in others:
         spaced = Sampler(model.replace(transport=schedules[other]), seed, vorticity, samples, max(steps))
-        by_schedule[other] = {str(count): judge(spaced.draw(count), truth, known, measures) for count in steps}
+        by_schedule[other] = {
+            str(count): judge(spaced.draw(count), truth, vorticity, known, measures) for count in steps
+        }
     arrays |= {"noise_spectrum_steps": np.array(steps), "noise_spectrum_model": np.array(spectra)}
     results: dict[str, Any] = {
         "states": states,
@@ -90,7 +93,10 @@ def evaluate(
         "noise_spectrum": {"model": dict(zip(by_steps, spectra, strict=True))},
         "path": sampler.path_measures(min(_PATH_STEPS, max(steps))),
         "milliseconds": sampler.milliseconds_of_parts(),
+        **{f"{name}_truth": measure(truth[:, None], vorticity) for name, measure in OF_STATES.items()},
     }
+    if not is_random(FixedSteps(model, max(steps)), vorticity.shape[-1]):  # then a CRPS is the mean absolute error
+        results["mean_absolute_error_mse"] = by_steps[str(max(steps))]["crps"]
     if known is not None:
         results |= {"floor": known.floor, "exact_standard_deviation": known.law.deviation}
         results["noise_spectrum"]["exact"] = known.law.spectrum

@@ -1,5 +1,6 @@
 """The whole evaluation: reconstruction, a priori, latent geometry, a posteriori."""
 
+import pathlib
 import shutil
 from typing import Any
 
@@ -15,6 +16,7 @@ from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, measures, metrics
 from closure_jax.files import Kept
+from closure_jax.parallel import devices
 from closure_jax.workdir import WorkDir, provenance
 
 
@@ -37,9 +39,20 @@ PHASES = ("a_priori", "latent_geometry", "a_posteriori")
 
 
 def run(
-    experiment: Experiment, dataset: Dataset, model: StochasticClosure, work: WorkDir
+    experiment: Experiment,
+    dataset: Dataset,
+    model: StochasticClosure,
+    work: WorkDir,
+    cache: pathlib.Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Judges a model; times go to the work directory.
+
+    Args:
+      experiment: what is judged, and how.
+      dataset: that the model was trained on.
+      model: the closure.
+      work: the run's folder.
+      cache: folder for ensembles that no model changes; None makes them anew.
 
     Returns:
       The measured parts of results.json, without `a_posteriori` where the problem has no solver; arrays for the report.
@@ -66,6 +79,7 @@ def run(
                 seed,
                 _rollouts(ev),
                 _kept(experiment, dataset, model, work),
+                shared=None if cache is None else shared_ensembles(experiment, dataset, cache),
             )
         results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
         fitted = results["a_posteriori"]["coupling"]
@@ -86,9 +100,15 @@ def _kept(experiment: Experiment, dataset: Dataset, model: StochasticClosure, wo
     return Kept(work.path / "rollouts", [experiment.seed, settings(experiment), model.digest(), facts])
 
 
+def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Path) -> a_posteriori.Shared:
+    """Ensembles of the truth and of closures without noise, for all runs on these data that compute on such devices."""
+    identity = [dataset.checksum, experiment.problem.identity(), devices.describe()]
+    return a_posteriori.Shared(cache / "ensembles", identity, experiment.data.seed)
+
+
 def _rollouts(ev: Evaluation) -> a_posteriori.Settings:
     return a_posteriori.Settings(
-        ev.rollout_states, ev.rollout_members, ev.rollout_start, round(ev.rollout_time), ev.rollout_chunk
+        ev.rollout_states, ev.rollout_members, ev.rollout_start, round(ev.rollout_time), ev.rollout_chunk, ev.turnovers
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from closure_jax.evaluation import calibration, metrics
+from closure_jax.evaluation import calibration, metrics, statistics
+from closure_jax.evaluation.statistics import Statistics
 from closure_jax.problems.base import Law, Problem
 
 VERSION = 2
@@ -48,6 +49,9 @@ class JudgingLaw:
         return metrics.gaussian_crps(law.mean, law.deviation, self.truth) if law.deviation > 0 else float("nan")
 
 
+StateMeasure = Callable[[np.ndarray, np.ndarray], Value]
+"""(samples (states, samples, n, n), vorticity (states, n, n)) -> value; the truth is asked as one sample a state."""
+
 LawMeasure = Callable[[np.ndarray, JudgingLaw], Value]
 """(samples (states, samples, n, n), law) -> value; entered where a problem knows its law."""
 
@@ -60,6 +64,32 @@ def _ratio(value: float, unit: float) -> float:
     return value / unit if unit > 0 else float("nan")
 
 
+def _unbiased_square(samples: np.ndarray) -> float:
+    """Variance that the mean of finitely many samples has about that of infinitely many."""
+    return metrics.rms_spread(samples) ** 2 / samples.shape[1]
+
+
+def _r2(samples: np.ndarray, truth: np.ndarray) -> float:
+    """1 - (mean square error of the mean of samples, without what their finite number adds) / variance of the truth."""
+    error = float(np.mean((samples.mean(axis=1, dtype=np.float64) - truth) ** 2)) - _unbiased_square(samples)
+    return 1 - _ratio(error, float(np.var(truth, dtype=np.float64)))
+
+
+def _correlation(samples: np.ndarray, truth: np.ndarray) -> float:
+    """Of the mean of samples with the truth over points and states, without what their finite number takes off."""
+    mean = samples.mean(axis=1, dtype=np.float64)
+    variance = float(np.var(mean)) - _unbiased_square(samples)
+    product = float(np.mean((mean - mean.mean()) * (truth - truth.mean(dtype=np.float64))))
+    return _ratio(product, float(np.sqrt(max(0.0, variance) * np.var(truth, dtype=np.float64))))
+
+
+def _transfer(sign: int) -> StateMeasure:
+    """Enstrophy that the closure gives (sign 1) or takes (-1), mean over points of w H where it has this sign, per time."""
+    return lambda samples, vorticity: float(
+        np.mean(sign * np.maximum(sign * samples * vorticity[:, None], 0), dtype=np.float64)
+    )
+
+
 OF_SAMPLES: dict[str, SampleMeasure] = {
     "relative_error": _mean_error,
     "spread": lambda samples, truth: metrics.rms_spread(samples),
@@ -70,8 +100,13 @@ OF_SAMPLES: dict[str, SampleMeasure] = {
     "energy_score": calibration.energy_score,
     "rank_histogram": calibration.rank_histogram,
     "deviation_by_shell": lambda samples, truth: calibration.deviation_by_shell(samples),
+    "r2": _r2,
+    "correlation": _correlation,
 }
 """Of samples against one draw of the truth for each state."""
+
+OF_STATES: dict[str, StateMeasure] = {"transfer_forward": _transfer(-1), "transfer_back": _transfer(1)}
+"""Of samples and the state that they belong to; the truth's own value stands beside, as NAME_truth."""
 
 OF_LAW: dict[str, LawMeasure] = {
     "over_floor": lambda samples, known: _ratio(metrics.unbiased_relative_error(samples, known.truth), known.floor),
@@ -111,16 +146,30 @@ OF_SPREAD: dict[str, RolloutMeasure] = {
 """The same of ensembles that are random: each true member in turn is the truth."""
 
 
+OF_STATISTICS: dict[str, Callable[[Statistics, Statistics], float]] = {
+    "spectrum_error": statistics.spectrum_error,
+    "enstrophy_flux_error": statistics.enstrophy_flux_error,
+    "tail_error": statistics.tail_error,
+    "decorrelation_time": lambda model, truth: model.decorrelation_time,
+}
+"""Of an ensemble's statistics over the whole rollout against the truth's."""
+
+
 def judge(
-    samples: np.ndarray, truth: np.ndarray, known: JudgingLaw | None, more: Mapping[str, SampleMeasure]
+    samples: np.ndarray,
+    truth: np.ndarray,
+    vorticity: np.ndarray,
+    known: JudgingLaw | None,
+    more: Mapping[str, SampleMeasure],
 ) -> dict[str, Value]:
     """All measures of the samples, by name.
 
     Args:
       samples: (states, samples, n, n).
-      truth: (states, n, n).
+      truth, vorticity: (states, n, n).
       known: the law, where it is known; its measures are left out otherwise.
       more: measures beside the table's.
     """
     found = {name: measure(samples, truth) for name, measure in (OF_SAMPLES | dict(more)).items()}
+    found |= {name: measure(samples, vorticity) for name, measure in OF_STATES.items()}
     return found | {name: measure(samples, known) for name, measure in OF_LAW.items() if known is not None}

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import jax
 import numpy as np
 
@@ -16,9 +15,9 @@ from closure_jax import config as config_lib
 from closure_jax import random
 from closure_jax.config.experiment import Experiment
 from closure_jax.config.optimisers import optimiser
-from closure_jax.data import batches, hdf5
-from closure_jax.data.dataset import checksum_of
+from closure_jax.data import batches
 from closure_jax.data.generate import exclusive
+from closure_jax.data.once import once as arrays_once
 from closure_jax.latent.spaces import Setting
 from closure_jax.parallel import devices, processes
 from closure_jax.training import identity, steps
@@ -119,18 +118,10 @@ def cached(run: "Run", field: str, name: str, numbers: dict[str, Any], make: Cal
     """
     parts = [name, field, run.dataset.checksum[:12], *(str(value) for value in numbers.values())]
     file: pathlib.Path = run.cache / f"{'-'.join(parts)}.h5"
-    with exclusive(file):
-        with (
-            contextlib.suppress(OSError, KeyError, ValueError),
-            h5py.File(file) as stored,
-        ):  # none yet, or damaged: made anew
-            found = hdf5.whole(stored, "array")
-            if stored.attrs.get("sha256") == checksum_of([found]):
-                return found
-            print(f"latent_distances: '{file}' is damaged, or of release 0.1: made anew")
+
+    def made() -> dict[str, np.ndarray]:
         print(f"latent_distances: {name} of the {field} fields")
-        array = make()
-        with hdf5.writing(file, array.nbytes) as target:
-            target["array"] = array
-            target.attrs.update(field=field, data_checksum=run.dataset.checksum, sha256=checksum_of([array]), **numbers)
-        return array
+        return {"array": make()}
+
+    facts = {"field": field, "data_checksum": run.dataset.checksum, **numbers}
+    return arrays_once(file, ["array"], made, "latent_distances", facts)["array"]

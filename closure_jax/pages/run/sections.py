@@ -32,6 +32,22 @@ _IN_OTHER_UNITS = {
 }
 """Measures that say the same as a column of `_STEP_COLUMNS`, which they stand in for where that one is unknown."""
 
+_WITHOUT_LAW = {
+    "r2": "R²",
+    "correlation": "correlation",
+    "transfer_forward": "transfer forward",
+    "transfer_back": "transfer back",
+}
+"""Measures of the field, in columns where the law is unknown."""
+
+_STATISTICS = {
+    "spectrum_error": "enstrophy spectrum, log error",
+    "enstrophy_flux_error": "enstrophy flux, error",
+    "tail_error": "tails of the vorticity, log error",
+    "decorrelation_time": "decorrelation time",
+    "stable_fraction": "stable runs",
+}
+
 _SUMMARY_NOTES = {
     "reconstruction error of w": "What the latent space loses of the state, relative to its norm.",
     "reconstruction error of H": "The same for the closure; noise that the latent space cannot hold counts here.",
@@ -172,7 +188,16 @@ def _a_priori(run: Run) -> list[Block]:
     unknown = "a_priori_mean" in run.arrays and "a_priori_exact_mean" not in run.arrays
     if unknown:
         blocks.append(Paragraph(UNKNOWN_LAW))
-    blocks += [_steps_table(by_steps), *_parts_of_a_sample(results)]
+    blocks.append(_steps_table(by_steps))
+    if unknown and number(results, "transfer_forward_truth") is not None:
+        blocks.append(
+            Paragraph(
+                "Enstrophy that the true closure takes where w H is negative (forward) and gives where it is positive (back), per"
+                f" time: {value_text(results.get('transfer_forward_truth'))} and"
+                f" {value_text(results.get('transfer_back_truth'))}. R² and correlation are those of the mean of the samples."
+            )
+        )
+    blocks += _parts_of_a_sample(results)
     for schedule, steps in (results.get("by_schedule") or {}).items():
         blocks += [Heading(f"The same with {schedule} sampler times"), _steps_table(_ascending(steps))]
     blocks.append(run.picture(fields.a_priori_fields, run.arrays, caption=fields.WITHOUT_LAW if unknown else None))
@@ -190,8 +215,10 @@ def _steps_table(by_steps: Mapping[int, Mapping[str, Any]]) -> Table:
     for key, (instead_of, heading) in _IN_OTHER_UNITS.items():
         if key in found and instead_of not in found:
             columns[key] = heading
+    if not figures.law_known(by_steps):
+        columns |= {key: heading for key, heading in _WITHOUT_LAW.items() if key in found}
     keys = dict.fromkeys(key for values in by_steps.values() for key in values if number(values, key) is not None)
-    shown = (*_STEP_COLUMNS, *_IN_OTHER_UNITS, *calibration.MEASURES)
+    shown = (*_STEP_COLUMNS, *_IN_OTHER_UNITS, *_WITHOUT_LAW, *calibration.MEASURES)
     columns |= {key: key.replace("_", " ") for key in keys if key not in shown}
     rows = [(steps, *(values.get(key) for key in columns)) for steps, values in by_steps.items()]
     return Table(("sampler steps", *columns.values()), rows)
@@ -263,6 +290,7 @@ def _a_posteriori(run: Run) -> list[Block]:
         Paragraph(intro),
         scores,
         _rollout_table(run),
+        *_statistics_table(run),
         *(run.picture(draw, run.arrays) for draw in _ROLLOUT_FIGURES),
     ]
 
@@ -285,6 +313,25 @@ def _rollout_table(run: Run) -> Table:
     times = (f"error at {value_text(number(results, 'time', place))}" for place in places)
     head = ("in the solver", *times, "spread at the end", "CRPS at the end", "finite fraction", "s per time unit")
     return Table(head, rows)
+
+
+def _statistics_table(run: Run) -> list[Block]:
+    """What each ensemble says over the whole rollout, beside two true ones; nothing where an older run has none."""
+    results = run.get("a_posteriori")
+    if "spectrum_error" not in results:
+        return []
+    floors = {name: results.get(f"{name}_floor") for name in _STATISTICS}
+    floors["decorrelation_time"] = results.get("decorrelation_time_truth")
+    named = (("model", results), ("two true ensembles", floors), *baselines(run.results).items())
+    rows = [(name, *(number(values, key) for key in _STATISTICS)) for name, values in named]
+    intro = (
+        "Over all times of the rollout: root mean square log ratio of the enstrophy spectra over shells from 1 to n / 3; largest"
+        " difference of the resolved enstrophy fluxes there, over the largest flux; log ratio of the densities of w where the"
+        " truth's falls to 1e-4; first zero of the autocorrelation in time; share of"
+        f" {value_text(look_up(results, 'stability', 'runs'))} runs that are finite after"
+        f" {value_text(look_up(results, 'stability', 'turnovers'))} turnover times 2 π / rms(w)."
+    )
+    return [Paragraph(intro), Table(("in the solver", *_STATISTICS.values()), rows)]
 
 
 def _calibration(run: Run) -> list[Block]:
