@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from closure_jax.parallel import devices
@@ -85,7 +86,13 @@ def bytes_moved(function: Callable[..., Any], *arguments: Any) -> float:
 
 def _operations(program: core.ClosedJaxpr) -> float:
     shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.in_avals]
-    return _xla_count(core.jaxpr_as_fun(program), *shapes) + _missed(program.jaxpr)
+    constants = [jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in program.consts]
+
+    def function(constants: list[Any], *arguments: Any) -> Any:
+        return core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, constants))(*arguments)
+
+    # constants as arguments: those of a grid of 4096^2 points are written out otherwise
+    return _xla_count(function, constants, *shapes) + _missed(program.jaxpr)
 
 
 def _xla_count(function: Callable[..., Any], *shapes: Any) -> float:
