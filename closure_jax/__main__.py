@@ -1,8 +1,6 @@
 """`python -m closure_jax EXPERIMENT.py[:preset] ...` and `python -m closure_jax COMMAND ...`."""
 
-import sys
-
-from closure_jax.commands import main
+from closure_jax.commands import cli, main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.leave(main())

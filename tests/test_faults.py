@@ -90,6 +90,7 @@ WRITES = """
             if made < number:
                 break
         print(kind, number - 1, failed)
+    cli.leave(2)  # soon, though some write left threads that wait for minutes
 """
 
 
@@ -111,8 +112,9 @@ def test_any_write_of_what_a_run_keeps_may_fail(tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=200,
     )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.returncode == 2, done.stdout + done.stderr[-3000:]
     said = done.stderr.splitlines()
     assert all(line.startswith("closure_jax: error: ") for line in said), done.stderr[-3000:]
     counts = {

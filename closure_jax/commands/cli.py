@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -73,6 +74,21 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with an exit status.
+
+    A write of a checkpoint that failed early leaves threads of Orbax that wait for minutes for what will not come: after a
+    refusal nobody waits for them.
+    """
+    waiting = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if status and waiting:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _drop_output() -> None:
