@@ -78,9 +78,12 @@ def compiled(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # The tests run a program few times: to optimise it takes as long as the rest of its compilation.
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        # Where in the source an operation was made is written into each program, for whom debugs it: a tenth of the time.
+        patch.setenv("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
         yield

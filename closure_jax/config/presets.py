@@ -52,16 +52,16 @@ def small() -> ConfigDict:
 def tiny() -> ConfigDict:
     """The whole job in under a minute, for tests: its figures mean nothing."""
     config = small()
-    config.problem.resolution = 32
+    config.problem.update(resolution=32, dt=5e-3)
     config.data.update(resolution=32, trajectories=8, test_trajectories=2, chunk=8)
-    config.data.update(burn_in=1.0, end=3.0, snapshot_every=50)
+    config.data.update(burn_in=1.0, end=3.0, snapshot_every=10)
     config.autoencoder.update(latent_resolution=8, width=8, blocks=1, batch_size=16, steps=40, warmup_steps=5)
     config.latent.components = 20
     config.network.update(width=8, modes=4, depth=1, condition_width=8, condition_depth=1)
     config.network.update(hidden=16, time_features=32)
     config.transport.update(batch_size=16, steps=60, warmup_steps=5)
     config.training.update(log_every=5, checkpoint_every=20, validation_fields=32)
-    config.evaluation.update(states=4, samples=8, geometry_states=24)
+    config.evaluation.update(states=4, samples=8, steps=(1, 2, 10), geometry_states=24)
     config.evaluation.update(rollout_members=4, rollout_start=1.5, rollout_time=1.0)
     return config
 
