@@ -341,7 +341,7 @@ def test_progress_is_lines_where_output_is_no_terminal(monkeypatch, capsys):
 
 
 def test_a_batch_must_divide_over_the_devices_of_all_processes(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(devices, "count", lambda: 8)
     devices.check_batch("transport.batch_size", 16)
     message = refusal(devices.check_batch, "transport.batch_size", 100)
     assert "transport.batch_size=100 does not divide over 8 devices: expected e.g. 96" in message

@@ -81,7 +81,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     settings = _settings(options, experiment)
     data = experiment.data.path or experiment.simulation().file_name()
     with WorkDir(folder).lock():
-        content = _begun(folder / "study.json", {"data": data, **vars(settings)})
+        content = _begun(folder / "study.json", {"data": data, **settings.facts()})
         known = [_identity(point) for point in content["points"]]
         missing = [one for one in planned if _identity(_facts(*one)) not in known]
         print(f"study: {len(planned)} ensembles, {len(planned) - len(missing)} done before", flush=True)
@@ -180,7 +180,6 @@ def _settings(options: argparse.Namespace, experiment: Experiment) -> a_posterio
 
 def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The study that the file holds, or one without a point."""
-    settings = {name: value for name, value in settings.items() if name != "chunk"}  # changes no number
     if not file.is_file():
         return {"kind": "holding", "settings": settings, "points": []}
     content = files.read_json(file, "restore it, or give another --output") or {}

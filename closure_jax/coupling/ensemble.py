@@ -226,7 +226,5 @@ def _chunks(total: int, chunk: int) -> tuple[int, list[int]]:
     The size is rounded up to a multiple of this process' devices; the last chunk then repeats a few members of the one before.
     """
     number = -(-total // chunk)
-    count = jax.local_device_count()
-    size = -(-total // (number * count)) * count
-    size = size if size <= total else total
+    size = min(devices.rounded(-(-total // number)), total)
     return size, [min(i * size, total - size) for i in range(-(-total // size))]

@@ -17,7 +17,7 @@ import closure_jax
 from closure_jax import files, interrupts
 from closure_jax.data import dataset, hdf5, simulate
 from closure_jax.errors import UserError
-from closure_jax.parallel import processes, progress
+from closure_jax.parallel import devices, processes, progress
 from closure_jax.problems.base import Problem, System, class_name
 
 _BUFFER = 2**28  # bytes of snapshots in memory before they are written
@@ -79,6 +79,10 @@ class Simulation:
             "snapshot_every": self.every,
         }
 
+    def together(self) -> int:
+        """Trajectories that run at a time: `chunk` of them, or as many more as this process' devices take."""
+        return min(devices.rounded(self.chunk), self.trajectories)
+
     def physics(self) -> dict[str, Any]:
         """Those parameters that enter the law of the closure and the rollouts."""
         return {name: _attribute(value) for name, value in self.problem.physics().items()}
@@ -123,7 +127,8 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
     """
     total, times, n = simulation.trajectories, simulation.snapshot_times(), simulation.resolution
     trains = total - simulation.test_trajectories
-    kept = files.Kept(path.with_name(path.name + ".begun"), [dataset.SCHEMA, simulation.parameters(), simulation.chunk])
+    grouping = [simulation.together(), devices.parts_of(simulation.together())]
+    kept = files.Kept(path.with_name(path.name + ".begun"), [dataset.SCHEMA, simulation.parameters(), grouping])
     so_far = _so_far(kept, path, trains)
     with hdf5.writing(path, 8 * total * len(times) * n * n, begun=bool(so_far)) as file:
         if not so_far:
@@ -153,7 +158,7 @@ def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dic
     total, trains = simulation.trajectories, simulation.trajectories - simulation.test_trajectories
     burn_in = round(simulation.burn_in / simulation.interval())
     count = burn_in + len(simulation.snapshot_times())
-    chunk = min(simulation.chunk, total)
+    chunk = simulation.together()
     blocks, crc = [tuple(block) for block in so_far.get("blocks", [])], int(so_far.get("crc", 0))
     begun, number = (int(so_far[name]) if so_far else 0 for name in ("start", "number"))
     starts = range(0, total, chunk)

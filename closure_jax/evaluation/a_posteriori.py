@@ -44,6 +44,7 @@ class Settings:
       start: time in the trajectories at which they start.
       units: whole time units that they run.
       chunk: members that run together; bounds the memory, changes no number.
+      true_chunk: the same of true members, which may be on a finer grid; 0: as many.
       turnovers: length of the runs that show whether a closure is stable, in turnover times 2 pi / rms(w); 0: none are run.
     """
 
@@ -52,7 +53,12 @@ class Settings:
     start: float
     units: int
     chunk: int
+    true_chunk: int = 0
     turnovers: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """What an ensemble's numbers depend on."""
+        return {name: getattr(self, name) for name in ("states", "members", "start", "units")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +164,7 @@ class Reference:
             names = [label, f"{label} endured"] if self.endurance else [label]
             closure = np.asarray(jax.jit(lambda vorticity: draw.draw((), vorticity))(self.initial))
             settings = {"members": 1, "of": hashlib.sha256(closure.tobytes()).hexdigest(), "endurance": self.endurance}
-            run, *endured = self.shared.runs(names, _facts(self.settings) | settings, runs)
+            run, *endured = self.shared.runs(names, self.settings.facts() | settings, runs)
         found = self.judge(run, measures)
         if endured:
             found["stable_fraction"] = float(np.isfinite(endured[0].fields[-1]).all(axis=(1, 2, 3)).mean())
@@ -264,18 +270,14 @@ def reference(
     }
 
     def made() -> list[Rollout]:
-        return _run(true_system, initial, settings.members, keys, settings, kept)
+        own = dataclasses.replace(settings, chunk=min(settings.chunk, settings.true_chunk or settings.chunk))
+        return _run(true_system, initial, settings.members, keys, own, kept)
 
-    facts = _facts(settings) | {"seed": seed}
+    facts = settings.facts() | {"seed": seed}
     truth, second = made() if shared is None else shared.runs(list(keys), facts, made)
     endured = a_priori.test_states(dataset, _ENDURED)[1]
     start = float(dataset.time[column])
     return Reference(problem, initial, windows, settings, start, truth, second, endured, kept, shared)
-
-
-def _facts(settings: Settings) -> dict[str, Any]:
-    """What an ensemble depends on of the settings."""
-    return {name: getattr(settings, name) for name in ("states", "members", "start", "units")}
 
 
 def _run(

@@ -10,7 +10,6 @@ import numpy as np
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
-from closure_jax.config.settings import Evaluation
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
@@ -77,7 +76,7 @@ def run(
                 dataset,
                 draw,
                 seed,
-                _rollouts(ev),
+                _rollouts(experiment),
                 _kept(experiment, dataset, model, work),
                 shared=None if cache is None else shared_ensembles(experiment, dataset, cache),
             )
@@ -106,9 +105,16 @@ def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Pa
     return a_posteriori.Shared(cache / "ensembles", identity, experiment.data.seed)
 
 
-def _rollouts(ev: Evaluation) -> a_posteriori.Settings:
+def _rollouts(experiment: Experiment) -> a_posteriori.Settings:
+    ev = experiment.evaluation
     return a_posteriori.Settings(
-        ev.rollout_states, ev.rollout_members, ev.rollout_start, round(ev.rollout_time), ev.rollout_chunk, ev.turnovers
+        states=ev.rollout_states,
+        members=ev.rollout_members,
+        start=ev.rollout_start,
+        units=round(ev.rollout_time),
+        chunk=ev.rollout_chunk,
+        true_chunk=experiment.data.chunk,
+        turnovers=ev.turnovers,
     )
 
 

@@ -1,4 +1,7 @@
-"""Devices: what is replicated, and how a batch and an ensemble are split. No other module maps over devices."""
+"""Devices: what is replicated, and how a batch and an ensemble are split. No other module maps over devices.
+
+Where the cores of a CPU are devices (`offer_cores`), ensembles are split over them, and training has the first one.
+"""
 
 import contextlib
 import functools
@@ -16,14 +19,40 @@ AXIS = "devices"
 """Name of the mapped axis, for collectives inside a `data_parallel` step."""
 
 
+_MOST_CORES = 8
+_offered = False
+
+
+def offer_cores() -> None:
+    """Makes a device of each core of a CPU, so that members of an ensemble run side by side; training stays on the first one,
+    whose products use all cores.
+
+    Does nothing where XLA_FLAGS says how many devices the CPU stands for, or where jax has started. To be called by the only
+    process of a job.
+    """
+    global _offered
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # jax has started
+        jax.config.update("jax_num_cpu_devices", min(_MOST_CORES, len(os.sched_getaffinity(0))))
+        _offered = True
+
+
 def _all() -> list[Any]:  # of jax.Device, which jax's types leave open
-    """Every device of the job, process by process: the order of the mapped axis and of a global batch."""
+    """Every device that trains, process by process: the order of the mapped axis and of a global batch."""
+    if _offered and not has_accelerator():
+        return jax.local_devices()[:1]
     return [device for process in range(jax.process_count()) for device in jax.local_devices(process_index=process)]
 
 
+def count() -> int:
+    """How many devices train, in all processes."""
+    return len(_all())
+
+
 def describe() -> str:
-    """Kind and count of the devices in use, e.g. '1 cpu device (cpu)'; of all processes."""
-    devices, hosts = jax.devices(), jax.process_count()
+    """Kind and count of the devices that train, e.g. '1 cpu device (cpu)'; of all processes."""
+    devices, hosts = _all(), jax.process_count()
     plural = "" if len(devices) == 1 else "s"
     return f"{len(devices)} {devices[0].platform} device{plural} ({devices[0].device_kind})" + (
         f" in {hosts} processes" if hosts > 1 else ""
@@ -48,10 +77,10 @@ def check_batch(field: str, size: int) -> None:
     Raises:
       UserError: it does not.
     """
-    count = jax.device_count()
-    if size % count:
-        nearest = max(count, round(size / count) * count)
-        raise UserError(f"--config.{field}={size} does not divide over {count} devices: expected e.g. {nearest}")
+    devices = count()
+    if size % devices:
+        nearest = max(devices, round(size / devices) * devices)
+        raise UserError(f"--config.{field}={size} does not divide over {devices} devices: expected e.g. {nearest}")
 
 
 def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,9 +116,13 @@ def index() -> jax.Array:
 
 
 def parts_of(members: int) -> int:
-    """Over how many devices of this process an ensemble is split: all if its members divide over them, else one."""
-    count = jax.local_device_count()
-    return 1 if members % count else count
+    """Over how many devices of this process an ensemble is split: the most that its members divide over."""
+    return max(parts for parts in range(1, jax.local_device_count() + 1) if members % parts == 0)
+
+
+def rounded(members: int) -> int:
+    """The number of members, or the next one above that divides over this process' devices."""
+    return -(-members // jax.local_device_count()) * jax.local_device_count()
 
 
 def map_members(function: Callable[..., Any], parts: int, in_axes: Any = 0, donate: Any = ()) -> Callable[..., Any]:
@@ -141,8 +174,13 @@ def join_members(leaf: jax.Array) -> np.ndarray:
 def replicate(tree: Any, parts: int | None = None) -> Any:
     """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
     over = _all() if parts is None else jax.local_devices()[:parts]
-    count = jax.local_device_count() if parts is None else parts
-    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(count), tree)
+    copies = _local() if parts is None else parts
+    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(copies), tree)
+
+
+def _local() -> int:
+    """How many devices of this process train."""
+    return count() // jax.process_count()
 
 
 def unreplicate(tree: Any) -> Any:
@@ -162,6 +200,6 @@ def first(leaf: jax.Array) -> np.ndarray:
 
 def split(tree: Any) -> Any:
     """Global batch (batch, ...) -> this process' rows (local devices, batch / devices, ...) in order, for numpy arrays."""
-    count, local = jax.device_count(), jax.local_device_count()
+    devices, local = count(), _local()
     mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-    return jax.tree.map(lambda leaf: leaf.reshape(count, leaf.shape[0] // count, *leaf.shape[1:])[mine], tree)
+    return jax.tree.map(lambda leaf: leaf.reshape(devices, leaf.shape[0] // devices, *leaf.shape[1:])[mine], tree)

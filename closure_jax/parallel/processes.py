@@ -17,6 +17,7 @@ import jax
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
+from closure_jax.parallel import devices
 
 Result = TypeVar("Result")
 
@@ -27,7 +28,7 @@ _inside = False  # within `on_main` or `main_first`, where only some of the proc
 
 
 def start() -> None:
-    """Joins the processes of one job by `jax.distributed`; does nothing where there is one process.
+    """Joins the processes of one job by `jax.distributed`; where there is one process, offers it the cores of its CPU.
 
     They are found from JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, else from a
     SLURM job step of several tasks, else from the metadata of a TPU pod. To be called before anything asks jax for a device.
@@ -41,6 +42,7 @@ def start() -> None:
     if options is None and _on_tpu(os.environ):
         options = {}
     if options is None:
+        devices.offer_cores()
         return
     # Without it a CPU knows the other processes but can't exchange arrays with them.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -71,7 +71,7 @@ def address(phase: "Phase", experiment: Experiment, checksum: str) -> str:
         "autoencoder": stored["autoencoder"],
         "latent": stored["latent"],
         "training": stored["training"],
-        "devices": jax.device_count(),
+        "devices": devices.count(),
         "programs": _programs(phase, experiment),
         "key": jax.random.key_data(random.stream(experiment.seed, "initialise", phase.name)).tolist(),
         "batch": batches.batch_indices(experiment.seed, 1, 1000, 10).tolist(),
