@@ -67,7 +67,7 @@ a_priori._TIMED = 2  # nothing is said of times
 for name in names:
     report.write_report = draw if name in drawn else lambda *arguments: None
     again = name in (*drawn, "fork_coupling")  # the others have rolled out once
-    a_posteriori.evaluate = roll if again else lambda *arguments: ({"coupling": {}}, {})
+    a_posteriori.evaluate = roll if again else lambda *arguments, **options: ({"coupling": {}}, {})
     work = f"{folder}/{name}-tiny"
     closure = cj.load(work)
     sample = closure(jax.random.key(0), jnp.zeros((2, 32, 32)))

@@ -202,7 +202,7 @@ def test_the_windows_must_fit_the_rule_and_the_trajectories():
     for text, said in (
         ("coupling.period=4", "--config.data.snapshot_every=10: expected a multiple of coupling.period = 4"),
         ("program.period=3", "--config.data.snapshot_every=10: expected a multiple of program.period = 3"),
-        ("program.leads=200", "--config.program.leads=200: expected fewer than the 200 snapshots"),
+        ("program.leads=200", "--config.program.leads=200: expected fewer than the 40 snapshots"),
     ):
         assert refusal(experiment_of, "cs_ga_online", text).startswith(said)
     with_joint = experiment_of("cs_joint")

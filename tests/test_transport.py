@@ -10,7 +10,11 @@ import pytest
 from closure_jax.errors import UserError
 from closure_jax.transport import TRANSPORTS, paths
 
-PATHS = {name: kind() for name, kind in TRANSPORTS.items() if name not in ("diffusion", "mean_flow", "score")}
+PATHS = {
+    name: kind()
+    for name, kind in TRANSPORTS.items()
+    if name not in ("conditional_mean", "diffusion", "mean_flow", "score")
+}
 STD = 0.255  # of x given c below; the noise of the closure's latents has about this
 MANY = 5.0  # standard deviations of an estimate; draws are fixed, so a pass stays a pass
 

@@ -68,6 +68,8 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
     """Tables that have rows and their figures, what is known of the runs themselves last."""
     found = tables.model_tables(models) if models else {}
     provenance = found.pop(_PROVENANCE, None)
+    if "Statistics" in found:  # runs of before have none
+        found["Statistics"] = tables.measured(found["Statistics"])
     if models or "data_efficiency" in pictures:
         found["Beside the published figures"] = published.published_table(models)
     found["Latent spaces"] = tables.latent_table(models)

@@ -166,8 +166,6 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     ),
 }
 _TEXT_TABLES = ("Provenance",)
-_NEWER_TABLES = ("Statistics",)
-"""Whose rows are left out where a run of before has none of it."""
 
 MEASURES = {
     "distance_correlation": "distance correlation",
@@ -189,10 +187,14 @@ def model_tables(models: Sequence[Model]) -> dict[str, Table]:
     for title, (intro, columns) in _COLUMNS.items():
         head = ("model", *(heading for heading, _ in columns))
         rows = [(model.name, *(get(model) for _, get in columns)) for model in models]
-        if title in _NEWER_TABLES:
-            rows = [row for row in rows if any(cell is not None for cell in row[2:])]
         tables[title] = Table(head, rows, len(columns) if title in _TEXT_TABLES else 0, intro)
     return tables
+
+
+def measured(table: Table) -> Table:
+    """The table without rows of models that have nothing in it beside their number of seeds."""
+    rows = [row for row in table.rows if any(cell is not None for cell in row[2:])]
+    return Table(table.head, rows, table.notes, table.intro)
 
 
 def latent_table(models: Sequence[Model]) -> Table:
