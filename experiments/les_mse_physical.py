@@ -7,14 +7,14 @@ See docs/les.md.
 
 import ml_collections
 
-from closure_jax.config import base, in_one_call, large_eddies, use
+from closure_jax.config import base, in_one_local_call, large_eddies, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
     large_eddies(config)
-    in_one_call(config)
+    in_one_local_call(config)
     use(config, "transport", "conditional_mean")
-    use(config, "coupling", "fresh")
+    config.network.noise_width = 0
     return config

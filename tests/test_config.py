@@ -265,7 +265,7 @@ AGAINST = [
     ("tiny", "flow_matching", "ga", ["flow.forcing_wavenumber=16"], "resolution", "32"),
     ("tiny", "flow_matching", "ga", ["data.end=0.5"], "data.burn_in", "1.0"),
     ("tiny", "flow_matching", "ga", ["data.burn_in=1.02"], "data.snapshot_every", "10"),
-    ("tiny", "flow_matching", "ga", ["problem.dt=5"], "data.snapshot_every", "50"),
+    ("tiny", "flow_matching", "ga", ["problem.dt=5"], "data.snapshot_every", "10"),
     ("tiny", "flow_matching", "ga", ["problem.dt=3e-3", "data.burn_in=1.5", "data.end=3"], "problem.dt", "0.003"),
     ("tiny", "flow_matching", "joint", ["program.kind=two_phase"], "latent.kind", "joint"),
     ("tiny", "diffusion", "ga", ["transport.t_max=2"], "transport.t_max", "2.0"),

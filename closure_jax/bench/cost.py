@@ -102,10 +102,11 @@ def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
             "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, operations / _SAMPLING_SHARE
         )
     ]
-    truth = problem.truth()
-    if problem.solver() is None or truth is None:
+    truth, closed = problem.truth(), problem.solver()
+    if closed is None or truth is None:
         return rows
-    members, rollout_steps = ev.rollout_states * ev.rollout_members, round(ev.rollout_time / problem.dt)
+    members = ev.rollout_states * ev.rollout_members
+    true_steps, closed_steps = round(ev.rollout_time / problem.dt), round(ev.rollout_time / closed.dt)
     solver = (
         2 * _truth_operations(truth, experiment.data.resolution) / _SOLVER_SHARE
     )  # the model's and the true ensemble
@@ -113,7 +114,8 @@ def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
     sample *= getattr(experiment.coupling, "draws", 1)  # a rule may need several in each period
     sample /= experiment.coupling.period * _SAMPLING_SHARE
     memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
-    return [*rows, Phase("a_posteriori", members, rollout_steps, memory, members * rollout_steps * (solver + sample))]
+    work = members * (true_steps * solver + closed_steps * sample)
+    return [*rows, Phase("a_posteriori", members, closed_steps, memory, work)]
 
 
 def _field_bytes(experiment: Experiment) -> int:

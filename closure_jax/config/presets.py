@@ -131,13 +131,26 @@ def large_eddies(config: ConfigDict) -> None:
         config.data.update(resolution=32, trajectories=8, test_trajectories=2)
         config.data.update(burn_in=30.0, end=80.0, snapshot_every=50)
         config.data.chunk = 1  # a step of 256^2 points on two cores: 7.8 ms alone, 12.5 each of eight
-        config.evaluation.update(rollout_states=2, rollout_members=4, rollout_start=40.0)
+        config.evaluation.update(rollout_states=2, rollout_members=4, rollout_start=40.0, rollout_time=50.0)
     elif config.preset == "tiny":
         config.problem.update(resolution=64, viscosity=2e-3, dt=1e-2, solver_dt=2e-2, settling_time=0.2)
         config.data.update(resolution=16, trajectories=6, test_trajectories=2, chunk=6)
         config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
         config.network.modes = 4
         config.evaluation.update(rollout_members=2, rollout_start=5.0, turnovers=1.0)
+
+
+def in_one_local_call(config: ConfigDict) -> None:
+    """A generator of one call for a local term, by residual convolutions, and a new draw each step; see docs/les.md."""
+    in_one_call(config)
+    use(config, "network", "local", width=32, depth=4, kernel=5, noise_width=8)
+    use(config, "coupling", "fresh")
+    if config.preset == "paper":
+        config.network.update(width=64, depth=6)
+    elif config.preset == "small":
+        config.transport.update(batch_size=16, steps=1_500, learning_rate=2e-3)
+    elif config.preset == "tiny":
+        config.network.update(width=8, depth=1, kernel=3, noise_width=2)
 
 
 for _preset in PRESETS.values():  # a field that is misspelt above fails when this module is imported

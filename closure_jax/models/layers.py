@@ -55,7 +55,7 @@ class JoinedDense(nn.Module):
 
 
 class PeriodicConv(nn.Module):
-    """Convolution that wraps, see `convolution.periodic`, with a bias: from n^2 to (n / stride)^2 points.
+    """Convolution that wraps, see `convolution.periodic`: from n^2 to (n / stride)^2 points.
 
     With `upsample`, after nearest-neighbour upsampling by 2, for a kernel of 3 of stride 1: from n^2 to (2 n)^2 points.
     """
@@ -64,6 +64,7 @@ class PeriodicConv(nn.Module):
     kernel: int = 3
     stride: int = 1
     upsample: bool = False
+    use_bias: bool = True
     kernel_init: nn.initializers.Initializer = random.lecun_normal
 
     @nn.compact
@@ -72,7 +73,9 @@ class PeriodicConv(nn.Module):
             return convolution.upsampled(x, kernel) if self.upsample else convolution.periodic(x, kernel, self.stride)
 
         size = (self.kernel, self.kernel)
-        return nn.Conv(self.features, size, kernel_init=self.kernel_init, conv_general_dilated=convolve)(x)
+        return nn.Conv(
+            self.features, size, use_bias=self.use_bias, kernel_init=self.kernel_init, conv_general_dilated=convolve
+        )(x)
 
 
 class GroupNorm(nn.Module):

@@ -1,7 +1,12 @@
 """Transport networks by name."""
 
 from closure_jax.models.generator import ProductGenerator
+from closure_jax.models.local_generator import LocalGenerator
 from closure_jax.models.velocity_field import FourierVelocityField
 
-NETWORKS: dict[str, type] = {"fourier": FourierVelocityField, "products": ProductGenerator}
+NETWORKS: dict[str, type] = {
+    "fourier": FourierVelocityField,
+    "local": LocalGenerator,
+    "products": ProductGenerator,
+}
 """Flax modules that satisfy the interface in `velocity_field`; their fields but `channels` and `times` are configuration."""
