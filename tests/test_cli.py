@@ -447,8 +447,8 @@ def test_a_dry_run_prints_fields_and_phases_and_writes_nothing(capsys, folder):
     phases = [line.split() for line in lines[lines.index("phases") + 2 :]]
     names = ["data", "autoencoder_vorticity", "autoencoder_closure", "transport", "a_priori", "a_posteriori"]
     assert [words[0] for words in phases[: len(names)]] == names
-    # 8 trajectories of 40 snapshots in 3,000 steps; 40 steps of 16 fields twice, 60 of 16
-    assert [words[1:3] for words in phases[:4]] == [["320", "3,000"], ["640", "40"], ["640", "40"], ["960", "60"]]
+    # 8 trajectories of 40 snapshots in 600 steps; 40 steps of 16 fields twice, 60 of 16
+    assert [words[1:3] for words in phases[:4]] == [["320", "600"], ["640", "40"], ["640", "40"], ["960", "60"]]
     assert all("GiB" in words for words in phases[: len(names)])
 
 
