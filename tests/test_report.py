@@ -21,6 +21,7 @@ from closure_jax.pages.run.report import write_report
 FIGURES = {
     *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),
     *("rollout_fields.png", "rollout_spectra.png", "rollout_pdf.png", "rollout_animation.gif"),
+    "rollout_statistics.png",
     *("latent_embedding.png", "latent_distances.png", "persistence_diagrams.png", "calibration.png"),
 }
 
@@ -57,6 +58,8 @@ def make_arrays(n, states=2, samples=3, times=3, frames=12, seed=0):
     for name, factor in (("truth", 1.0), ("model", 1.1), ("no_closure", 0.4)):
         scores |= {f"energy_{name}": np.tile(factor * spectrum / np.maximum(shells, 1) ** 2, (times, 1))}
         scores |= {f"enstrophy_{name}": np.tile(factor * spectrum, (times, 1)), f"pdf_{name}": factor * pdf}
+        scores |= {f"mean_enstrophy_{name}": factor * spectrum, f"mean_flux_{name}": factor * np.sin(shells / n * 6)}
+        scores |= {f"mean_density_{name}": factor * pdf[0]}
     return (
         geometry_arrays(rng)
         | scores
@@ -79,6 +82,7 @@ def make_arrays(n, states=2, samples=3, times=3, frames=12, seed=0):
             "field_model": truth + 0.02 * smooth_fields(rng, times, n=n),
             "field_no_closure": 0.3 * smooth_fields(rng, times, n=n),
             "pdf_vorticity": bins,
+            "mean_density_vorticity": bins,
             "animation_time": np.linspace(0, 20, frames),
             "animation_truth": moving,
             "animation_model": moving + 0.01 * smooth_fields(rng, frames, n=n),
@@ -161,6 +165,11 @@ def make_results():
             "spread": (0.0006 * time**0.5).tolist(),
             "spread_truth": (0.0005 * time**0.5).tolist(),
             "crps": (0.0004 * time**0.5).tolist(),
+            "spectrum_error": 0.1234,
+            "spectrum_error_floor": 0.0345,
+            "enstrophy_flux_error": 0.0567,
+            "tail_error": 0.678,
+            "decorrelation_time_truth": 4.56,
             "finite_fraction": 1.0,
             "seconds_per_time_unit": 0.8,
             "states": 2,
@@ -306,7 +315,10 @@ def test_where_nobody_knows_the_law_its_measures_are_dashes(tmp_path, unrendered
     assert "Nobody knows the law" in absent and "no exact mean or deviation" in absent
     for values in by_steps.values():
         values |= dict.fromkeys(LAW_MEASURES)
-    null = write_report(write_run(tmp_path, {}, results, [])).read_text(encoding="utf-8")
+        values |= {"r2": 0.8125, "transfer_back": 1.375}
+    results["a_priori"] |= {"transfer_forward_truth": -2.25, "transfer_back_truth": 1.4375}
+    null = write_report(write_run(tmp_path, {"a_priori_mean": arrays["a_priori_mean"]}, results, [])).read_text("utf-8")
+    assert all(text in null for text in ("R²", "0.812", "1.375", "transfer back", "2.250", "1.43"))
     for text in (absent, null):
         row = re.search(r'<tr><td class="name">1</td>(.*?)</tr>', text).group(1)
         cells = re.findall(r"<td[^>]*>([^<]*)", row)
@@ -332,6 +344,7 @@ def test_baselines_stand_beside_the_model_at_three_times(tmp_path, unrendered):
     results = make_results()
     time = np.arange(21.0)
     scores = {"crps": (0.003 * time).tolist(), "finite_fraction": 0.75, "seconds_per_time_unit": 0.0625}
+    scores |= {"spectrum_error": 0.9, "stable_fraction": 0.125}
     results["a_posteriori"]["baselines"] = {
         "none": {"relative_error": (0.05 * time).tolist(), "spread": [0.0] * 21, **scores},
         "deterministic_<exact>": {"relative_error": (0.004 * time).tolist(), "spread": None, **scores},
@@ -346,6 +359,10 @@ def test_baselines_stand_beside_the_model_at_three_times(tmp_path, unrendered):
     assert rows["deterministic &lt;exact&gt;"] == ["0.00400", "0.0400", "0.0800", "–", "0.0600", "0.750", "0.0625"]
     assert rows["model"][:3] == ["0.00200", "0.0200", "0.0400"]
     assert rows["truth"][:4] == ["0.000400", "0.00400", "0.00800", "0.00224"]
+    statistics = [row for row in re.findall(r"<tr><td.*</tr>", text) if "two true ensembles" in row or "0.125" in row]
+    cells = [re.findall(r"<td[^>]*>([^<]*)", row) for row in statistics]
+    assert cells[0] == ["two true ensembles", "0.0345", "–", "–", "4.560", "–"]
+    assert cells[1] == ["no closure", "0.900", "–", "–", "–", "0.125"]
 
 
 def test_calibration_is_a_table_by_steps_and_no_column_elsewhere(tmp_path, unrendered):

@@ -110,7 +110,9 @@ def test_one_euler_step_of_exact_flow_matching_has_no_spread():
     assert interpolant_law("flow_matching", 1)[1][-1] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSPORTS if name not in ("conditional_mean", "mean_flow", "score")])
+@pytest.mark.parametrize(
+    "name", [name for name in TRANSPORTS if name not in ("conditional_mean", "mean_flow", "score")]
+)
 @pytest.mark.slow
 def test_a_trajectory_ends_in_the_sample(name):
     path = TRANSPORTS[name]()

@@ -370,6 +370,9 @@ def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarra
         flat = picked.reshape(len(shown), -1, *picked.shape[3:])
         arrays[f"field_{name}"] = picked[:, 0, 0]
         arrays |= {f"{kind}_{name}": np.stack([of(fields) for fields in flat]) for kind, of in by_field.items()}
+        over_all = true.statistics(one)
+        arrays |= {f"mean_{kind}_{name}": getattr(over_all, kind) for kind in ("enstrophy", "flux", "density")}
+    arrays["mean_density_vorticity"] = 0.5 * (over_all.edges[1:] + over_all.edges[:-1])
     return arrays
 
 

@@ -39,6 +39,10 @@ CAPTIONS = {
         over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",
     "rollout_pdf": """Distribution of the vorticity's values over the domain. On the log scale the tails can be read:
         they are the strongest vortices.""",
+    "rollout_statistics": """Means over all times of the rollout but the start. Left: enstrophy by shell of wavenumber.
+        Middle: what the resolved advection takes from all shells up to each one; over the truth's a closure lets the small
+        scales take too much. Right: distribution of the vorticity's values. The table has the distances from the truth,
+        beside those of two true ensembles.""",
 }
 STEPS_WITHOUT_LAW = """Left: the error against the truth. Middle: spread and CRPS of the samples in the closure's unit; the
     law of this problem is unknown, so there is no exact value to compare them with. Right: what one sample costs."""
@@ -206,6 +210,35 @@ def rollout_spectra(arrays: Arrays) -> Figure:
         drawing.cut_decades(row, 10)
     drawing.wavenumber_ticks(panels[0, 0], len(shells))
     drawing.legend(panels[0, 0], loc="lower left")
+    return figure
+
+
+@drawing.png
+def rollout_statistics(arrays: Arrays, names: Sequence[str]) -> Figure:
+    """Spectrum and flux of enstrophy and density of vorticity over the whole rollout, of truth, model and baselines.
+
+    Args:
+      arrays: `mean_enstrophy_NAME`, `mean_flux_NAME`, `mean_density_NAME`, and `mean_density_vorticity`.
+      names: of the baselines, as tables have them.
+    """
+    figure, ((spectrum, flux, density),) = drawing.panels(1, 3, (WIDTH, 3.6))
+    drawing.label(spectrum, drawing.WAVENUMBER, "enstrophy in shell (1/time²)", "enstrophy", "log", "log")
+    drawing.label(flux, drawing.WAVENUMBER, "enstrophy per time (1/time³)", "flux by resolved advection", "log")
+    drawing.label(density, "vorticity w (1/time)", "probability density (time)", "vorticity", y_scale="log")
+    shells = np.arange(len(arrays["mean_enstrophy_truth"]))
+    shown = {"truth": TRUTH, **baseline_styles(names), "model": MODEL}
+    for name, style in shown.items():
+        key = name.replace(" ", "_")
+        if f"mean_enstrophy_{key}" not in arrays:
+            continue
+        drawing.plot(spectrum, shells, arrays[f"mean_enstrophy_{key}"], label=name, **style)
+        drawing.plot(flux, shells, arrays[f"mean_flux_{key}"], label=name, **style)
+        drawing.plot(density, arrays["mean_density_vorticity"], arrays[f"mean_density_{key}"], label=name, **style)
+    drawing.cut_decades([spectrum], 6)
+    drawing.cut_decades([density], 6)
+    for axes in (spectrum, flux):
+        drawing.wavenumber_ticks(axes, len(shells))
+    drawing.legend_below(figure, (spectrum, flux, density))
     return figure
 
 

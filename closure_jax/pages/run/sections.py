@@ -275,7 +275,7 @@ _ROLLOUT_FIGURES = (fields.rollout_fields, figures.rollout_spectra, figures.roll
 def _a_posteriori(run: Run) -> list[Block]:
     results = run.get("a_posteriori")
     if not results:
-        run.leave_out("rollout_scores", *(draw.__name__ for draw in _ROLLOUT_FIGURES))
+        run.leave_out("rollout_scores", "rollout_statistics", *(draw.__name__ for draw in _ROLLOUT_FIGURES))
         return [Paragraph(NO_ROLLOUT, missing=True)]
     held = results.get("hold") or setting(run.config, "coupling.period")
     intro = (
@@ -319,6 +319,7 @@ def _statistics_table(run: Run) -> list[Block]:
     """What each ensemble says over the whole rollout, beside two true ones; nothing where an older run has none."""
     results = run.get("a_posteriori")
     if "spectrum_error" not in results:
+        run.leave_out("rollout_statistics")
         return []
     floors = {name: results.get(f"{name}_floor") for name in _STATISTICS}
     floors["decorrelation_time"] = results.get("decorrelation_time_truth")
@@ -331,7 +332,8 @@ def _statistics_table(run: Run) -> list[Block]:
         f" {value_text(look_up(results, 'stability', 'runs'))} runs that are finite after"
         f" {value_text(look_up(results, 'stability', 'turnovers'))} turnover times 2 π / rms(w)."
     )
-    return [Paragraph(intro), Table(("in the solver", *_STATISTICS.values()), rows)]
+    picture = run.picture(figures.rollout_statistics, run.arrays, list(baselines(run.results)))
+    return [Paragraph(intro), Table(("in the solver", *_STATISTICS.values()), rows), picture]
 
 
 def _calibration(run: Run) -> list[Block]:
