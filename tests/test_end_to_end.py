@@ -20,6 +20,7 @@ from PIL import Image
 
 import closure_jax
 from closure_jax.commands import study
+from closure_jax.evaluation import measures
 from closure_jax.workdir import write_json
 
 pytestmark = pytest.mark.slow
@@ -102,8 +103,8 @@ def test_results_have_every_key(finished):
         assert results["autoencoder"][field]["regulariser_weight"] > 0.01
     assert results["a_priori"]["floor"] > 0
     assert results["a_priori"]["by_steps"].keys() == {"1", "2", "10"}
-    for measures in results["a_priori"]["by_steps"].values():
-        assert measures.keys() >= A_PRIORI
+    for found in results["a_priori"]["by_steps"].values():
+        assert found.keys() >= A_PRIORI
     geometry = results["latent_geometry"]
     assert geometry["states"] == 24 and geometry["conditional_smoothness"] > 0 and geometry["topology"]
     for field in ("vorticity", "closure"):
@@ -160,6 +161,10 @@ def test_a_study_holds_a_finished_closure_by_each_rule(finished, data, tmp_path,
     }
     assert study.main(["holding", *options, "--time=2"]) == 2
     assert "of other settings" in capsys.readouterr().err
+    assert stored["measures"] == measures.VERSION
+    write_json(folder / "study.json", stored | {"measures": 1})
+    assert study.main(["holding", *options]) == 2
+    assert "holds measures of version 1" in capsys.readouterr().err
 
 
 def test_report_opens_offline(finished):

@@ -15,7 +15,7 @@ from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
-from closure_jax.evaluation import a_posteriori, evaluate
+from closure_jax.evaluation import a_posteriori, evaluate, measures
 from closure_jax.files import Kept
 from closure_jax.parallel import devices, processes
 from closure_jax.problems.oracle import exact_law
@@ -181,12 +181,17 @@ def _settings(options: argparse.Namespace, experiment: Experiment) -> a_posterio
 def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The study that the file holds, or one without a point."""
     if not file.is_file():
-        return {"kind": "holding", "settings": settings, "points": []}
+        return {"kind": "holding", "settings": settings, "measures": measures.VERSION, "points": []}
     content = files.read_json(file, "restore it, or give another --output") or {}
     if content.get("kind") != "holding" or content.get("settings") != settings:
         raise UserError(
             f"'{file}' is another study, or of other settings: expected a folder of its own, give another --output"
         )
+    check(
+        content.get("measures", 2) == measures.VERSION,  # releases that did not say had the second
+        f"'{file}' holds measures of version {content.get('measures')}, and these are of {measures.VERSION}: expected points that"
+        " compare; give another --output",
+    )
     return content
 
 

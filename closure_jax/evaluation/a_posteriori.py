@@ -372,7 +372,7 @@ def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarra
         arrays |= {f"{kind}_{name}": np.stack([of(fields) for fields in flat]) for kind, of in by_field.items()}
         over_all = true.statistics(one)
         arrays |= {f"mean_{kind}_{name}": getattr(over_all, kind) for kind in ("enstrophy", "flux", "density")}
-    arrays["mean_density_vorticity"] = 0.5 * (over_all.edges[1:] + over_all.edges[:-1])
+        arrays["mean_density_vorticity"] = 0.5 * (over_all.edges[1:] + over_all.edges[:-1])
     return arrays
 
 
