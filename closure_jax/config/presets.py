@@ -137,7 +137,7 @@ def large_eddies(config: ConfigDict) -> None:
         config.data.update(resolution=16, trajectories=6, test_trajectories=2, chunk=6)
         config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
         config.network.modes = 4
-        config.evaluation.update(rollout_members=2, rollout_start=5.0, turnovers=1.0)
+        config.evaluation.update(rollout_members=2, rollout_start=5.0, turnovers=0.0)
 
 
 def in_one_local_call(config: ConfigDict) -> None:
