@@ -1,5 +1,7 @@
 """Classical closures against tensors worked out one by one in double precision, and the signs of what they do."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,13 +143,34 @@ def test_a_dynamic_coefficient_is_the_least_squares_one_of_each_state(x64, name)
     )
 
 
+def test_backscatter_takes_enstrophy_and_returns_the_energy(x64):
+    w = fields(4)
+    closure = baselines.Backscatter(GRID, WIDTH, 0.3, returned=0.8)
+    made, alone = (
+        np.asarray(one.mean(jnp.asarray(w))) for one in (closure, dataclasses.replace(closure, returned=0.0))
+    )
+    for one, found, taken in zip(w, made, alone, strict=True):
+        h = by_hand(one)
+        d, u, v = h["d"], h["u"], h["v"]
+        lap = lambda f, d=d: d(f, "x", "x") + d(f, "y", "y")  # noqa: E731
+        size = 2 * np.sqrt(d(u, "x") ** 2 + (0.5 * (d(u, "y") + d(v, "x"))) ** 2)
+        np.testing.assert_allclose(taken, -lap(0.3 * WIDTH**4 * size * lap(one)), atol=1e-9)
+        k2 = sum(k**2 for k in np.meshgrid(*[2 * np.pi * np.fft.fftfreq(N, LENGTH / N)] * 2, indexing="ij"))
+        psi = np.fft.ifft2(np.fft.fft2(one) / -np.where(k2 > 0, k2, np.inf)).real  # lap psi = w
+        np.testing.assert_allclose(found, taken - 0.8 * np.mean(psi * taken) / np.mean(one**2) * lap(one), atol=1e-9)
+        # dE/dt = -<psi closure>, of which a fifth is left; the enstrophy goes down all the same
+        assert -np.mean(psi * taken) < 0
+        assert np.mean(psi * found) == pytest.approx(0.2 * np.mean(psi * taken), rel=1e-6)
+        assert np.mean(one * taken) < np.mean(one * found) < 0
+
+
 def test_a_fitted_coefficient_is_found_again(x64):
-    w, form = fields(5), baselines.FORMS["leith"]
-    true = np.asarray(baselines.Static(form, GRID, WIDTH, 0.3).mean(jnp.asarray(w)))
+    w, unit = fields(5), baselines.Static(baselines.FORMS["leith"], GRID, WIDTH, 1.0)
+    true = np.asarray(dataclasses.replace(unit, coefficient=0.3).mean(jnp.asarray(w)))
     noise = np.random.default_rng(1).standard_normal(true.shape)
     noise -= true * np.sum(noise * true) / np.sum(true * true)
-    assert baselines.fitted(form, GRID, WIDTH, Pairs(w, true + noise), block=2).coefficient == pytest.approx(0.3)
-    assert baselines.fitted(form, GRID, WIDTH, Pairs(w, -true)).coefficient == 0
+    assert baselines.fitted(unit, Pairs(w, true + noise), block=2).coefficient == pytest.approx(0.3)
+    assert baselines.fitted(unit, Pairs(w, -true)).coefficient == 0
 
 
 def test_closures_are_draws_without_noise_that_run_under_jit_and_differentiate():
@@ -156,6 +179,7 @@ def test_closures_are_draws_without_noise_that_run_under_jit_and_differentiate()
     assert list(draws) == [
         *("smagorinsky", "smagorinsky_fitted", "dynamic_smagorinsky"),
         *("leith", "leith_fitted", "dynamic_leith", "gradient", "gradient_fitted"),
+        *("backscatter", "backscatter_fitted"),
     ]
     keys = jax.random.split(jax.random.key(0), 4)
     for name, draw in draws.items():

@@ -7,6 +7,10 @@ With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx
     Leith (Physica D 98, 1996)                         div (c^3 h^3 |grad w| grad w)    c = 1 / pi
     gradient (Clark et al., J. Fluid Mech. 91, 1979)   -div (c D^2 (grad u) . grad w)   c = 1 / 12
 
+    backscatter (Jansen and Held, Ocean Model. 80, 2014)   D - b lap(w), D = -lap(c^2 h^4 |S| lap(w))   c = 0.08
+
+The last one takes by D the enstrophy, and by b returns 0.99 of the energy that D takes: b = 0.99 <psi D> / <w^2>, with psi the
+stream function and means over the plane. Its constants are those of pyqg (Ross et al., J. Adv. Model. Earth Syst. 15, 2023).
 (Leith's constant by Fox-Kemper and Menemenlis, in Ocean Modeling in an Eddying Regime, 2008.)
 
 The coefficient that multiplies h^2, h^3 or D^2 is one number, published or fitted to pairs, or, where it is dynamic (Germano et
@@ -15,6 +19,7 @@ al., Phys. Fluids A 3, 1991; Lilly, Phys. Fluids A 4, 1992), one for each state 
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -184,14 +189,52 @@ class Dynamic(Deterministic):
         return self.coefficient(vorticity)[:, None, None] * tendency
 
 
+@dataclasses.dataclass(frozen=True)
+class Backscatter(Deterministic):
+    """Biharmonic viscosity by the strain, which takes enstrophy, and a negative one that returns the energy taken with it.
+
+    Attributes:
+      grid: of the fields.
+      width: h [length].
+      coefficient: c^2 of its fourth power.
+      returned: share of the energy.
+    """
+
+    grid: grids.Grid
+    width: float
+    coefficient: float = 0.08**2
+    returned: float = 0.99
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+        laplacian = spectral.laplacian(self.grid) * spectral.dealias_mask(self.grid)
+
+        def lap(field: Fields) -> Fields:
+            return spectral.to_physical(laplacian * spectral.to_fourier(field))
+
+        inverse = np.divide(1.0, laplacian, out=np.zeros_like(laplacian), where=laplacian != 0)
+        psi = spectral.to_physical(inverse * spectral.to_fourier(vorticity))
+        s11, s12 = strain(vorticity, self.grid)
+        viscosity = self.coefficient * self.width**4 * 2 * jnp.sqrt(s11**2 + s12**2)
+        taken = -lap(viscosity * lap(vorticity))
+        plane = (-2, -1)
+        energy = jnp.maximum(jnp.mean(psi * taken, axis=plane), 0)
+        size = jnp.maximum(jnp.mean(vorticity**2, axis=plane), jnp.finfo(vorticity.dtype).tiny)
+        return taken - (self.returned * energy / size)[:, None, None] * lap(vorticity)
+
+
+Linear = TypeVar("Linear", Static, Backscatter)
+"""Closures that are linear in their coefficient."""
+
+
 def gaussian(grid: grids.Grid, width: float) -> Float[np.ndarray, "n n//2+1"]:
     """The transfer function exp(-k^2 D^2 / 24) of a Gaussian filter (Pope, Turbulent Flows, 2000, table 13.2)."""
     return np.exp(spectral.laplacian(grid) * width**2 / 24)
 
 
-def fitted(form: Form, grid: grids.Grid, width: float, pairs: Pairs, block: int = 256) -> Static:
-    """The closure of this form with the coefficient that fits the training pairs best in the mean square, not negative."""
-    unit = Static(form, grid, width, 1.0)
+def fitted(published: Linear, pairs: Pairs, block: int = 256) -> Linear:
+    """The closure with the coefficient that fits the training pairs best in the mean square, not negative."""
+    unit = dataclasses.replace(published, coefficient=1.0)
     shape = jax.jit(unit.mean)
     product = square = 0.0
     vorticity, closure = (pairs.fields(name, "train") for name in ("vorticity", "closure"))
@@ -214,8 +257,9 @@ def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, 
     for name, form in FORMS.items():
         is_viscous = name != "gradient"  # whose coefficient is that of the filter
         width = float(grid.step[0]) if is_viscous else filter_width
-        found[name] = Static(form, grid, width, form.published)
-        found[f"{name}_fitted"] = fitted(form, grid, width, pairs)
+        published = Static(form, grid, width, form.published)
+        found |= {name: published, f"{name}_fitted": fitted(published, pairs)}
         if is_viscous:
             found[f"dynamic_{name}"] = Dynamic(form, grid, width, filter_width)
-    return found
+    returning = Backscatter(grid, float(grid.step[0]))
+    return found | {"backscatter": returning, "backscatter_fitted": fitted(returning, pairs)}
