@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from closure_jax import config as config_lib
@@ -16,6 +17,8 @@ from closure_jax.data import generate
 from closure_jax.errors import UserError
 from closure_jax.parallel import processes
 from closure_jax.workdir import WorkDir
+
+ConfigDict = ml_collections.ConfigDict
 
 BEGAN = ("started_from", "forked_from")
 """Facts of a run's beginning, which stay."""
@@ -33,6 +36,21 @@ def data_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
 
 
+def take_from_file(config: ConfigDict) -> None:
+    """Where pairs are all that is given (`problem.kind = given`), takes their size and times from the file, in place.
+
+    Raises:
+      UserError: the file can't be read.
+    """
+    if config.problem.kind != "given" or not config.data.path:
+        return
+    size, time = dataset_lib.size_and_times(pathlib.Path(config.data.path))
+    interval = float(time[1] - time[0])
+    found = {"problem.dt": interval, "data.snapshot_every": 1, "data.resolution": size}
+    found |= {"data.burn_in": float(time[0]) - interval, "data.end": float(time[-1])}
+    config_lib.override(config, [f"{field}={value}" for field, value in found.items()])
+
+
 def data_of(experiment: Experiment) -> dataset_lib.Dataset:
     """The dataset of an experiment, given or simulated, without a run."""
     return given_data(experiment) if experiment.data.path else simulated_data(experiment)
@@ -47,7 +65,7 @@ def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     if size != experiment.data.resolution:
         raise UserError(f"data file '{file}' holds {size}^2 fields: expected --config.data.resolution={size}")
     _of_this_flow(experiment, dataset)
-    if tests < experiment.evaluation.rollout_states:
+    if experiment.problem.solver() is not None and tests < experiment.evaluation.rollout_states:
         raise UserError(
             f"data file '{file}' holds {tests} test trajectories: expected --config.evaluation.rollout_states={tests} or less"
         )

@@ -57,6 +57,7 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
                     f"--config.{text}: with --mode=evaluate only evaluation.*, sampler.* and coupling.* can be changed"
                 )
     config_lib.override(config, overrides)
+    origins.take_from_file(config)
     experiment = config_lib.build(config)
     work.check(config)
     if options.fork is not None:

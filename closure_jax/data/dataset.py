@@ -7,7 +7,9 @@ Schema `closure_jax/1`:
   attributes                 schema, every parameter of the problem, its flow and `data`, versions, checksum (SHA-256 of the
                              four arrays)
 The last tenth of the training trajectories validates. Files in the authors' layout, (field, x, y) in order of trajectory
-under train_vorticity_64, train_nonlinear_64, test_vorticity_64, test_nonlinear_64, are read as well.
+under train_vorticity_64, train_nonlinear_64, test_vorticity_64, test_nonlinear_64, are read as well; so are pairs of any
+solver, `resolved` and `subgrid` (trajectory, time, x, y), of which the last tenth of the trajectories tests, with an optional
+`time` (time,) of evenly spaced snapshots, 1, 2, 3, ... without it.
 """
 
 import contextlib
@@ -110,9 +112,11 @@ def load(
             elif "train_vorticity_64" in file:
                 arrays = _authors_arrays(path, file, snapshots)
                 time, stored = burn_in + interval * np.arange(1, snapshots + 1), None
+            elif "resolved" in file:
+                arrays, time, stored = _any_arrays(path, file), _any_times(path, file), None
             else:
                 raise UserError(
-                    f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64: expected one of the two"
+                    f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64 nor resolved: expected one of them"
                 )
     except (OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(
@@ -173,6 +177,54 @@ def _authors_arrays(path: pathlib.Path, file: h5py.File, snapshots: int) -> dict
                     )
                 arrays[split, field] = array.reshape(-1, snapshots, *array.shape[1:])
     return arrays
+
+
+def _any_arrays(path: pathlib.Path, file: h5py.File) -> dict[tuple[str, str], np.ndarray]:
+    fields = {field: hdf5.whole(file, name) for field, name in (("vorticity", "resolved"), ("closure", "subgrid"))}
+    resolved = fields["vorticity"]
+    if resolved.ndim != 4 or len(resolved) < 3:
+        raise UserError(
+            f"data file '{path}' has resolved of shape {resolved.shape}: expected (trajectory, time, n, n) of at least 3"
+            " trajectories (train, validation, test)"
+        )
+    tests = max(1, len(resolved) // 10)
+    parts = {"train": slice(None, -tests), "test": slice(-tests, None)}
+    return {
+        (split, field): array[part].astype(np.float32) if array.dtype.kind == "f" else array[part]
+        for split, part in parts.items()
+        for field, array in fields.items()
+    }
+
+
+def _any_times(path: pathlib.Path, file: h5py.File) -> np.ndarray:
+    count = file["resolved"].shape[1]
+    time = np.arange(1.0, count + 1) if "time" not in file else hdf5.whole(file, "time").astype(np.float64)
+    interval = time[1] - time[0] if len(time) > 1 else 0.0
+    first = time[0] / interval if interval > 0 else float("nan")
+    even = interval > 0 and np.allclose(np.diff(time), interval, rtol=1e-4)
+    if not even or first < 0.5 or abs(first - round(first)) > 1e-3:
+        raise UserError(
+            f"data file '{path}' has times {', '.join(f'{one:g}' for one in time[:3])}, ...: expected at least 2, each a whole"
+            " multiple of the interval between two, above 0; or leave out time"
+        )
+    return time
+
+
+def size_and_times(path: pathlib.Path) -> tuple[int, np.ndarray]:
+    """Points on a side of the fields of a file, and its times, without the fields.
+
+    Raises:
+      UserError: it can't be read, or has neither schema nor `resolved`.
+    """
+    try:
+        with h5py.File(path) as file:
+            if file.attrs.get("schema") == SCHEMA:
+                return file["train/vorticity"].shape[-1], hdf5.whole(file, "time")
+            if "resolved" in file:
+                return file["resolved"].shape[-1], _any_times(path, file)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"data file '{path}' can't be read ({error}): expected an HDF5 file of pairs") from None
+    raise UserError(f"data file '{path}' has neither schema '{SCHEMA}' nor resolved: expected one of the two")
 
 
 def _check_shapes(arrays: dict[tuple[str, str], np.ndarray], path: pathlib.Path) -> None:
