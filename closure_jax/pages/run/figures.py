@@ -221,7 +221,7 @@ def rollout_statistics(arrays: Arrays, names: Sequence[str]) -> Figure:
       arrays: `mean_enstrophy_NAME`, `mean_flux_NAME`, `mean_density_NAME`, and `mean_density_vorticity`.
       names: of the baselines, as tables have them.
     """
-    figure, ((spectrum, flux, density),) = drawing.panels(1, 3, (WIDTH, 3.6))
+    figure, ((spectrum, flux, density),) = drawing.panels(1, 3, (WIDTH, 4.2))
     drawing.label(spectrum, drawing.WAVENUMBER, "enstrophy in shell (1/time²)", "enstrophy", "log", "log")
     drawing.label(flux, drawing.WAVENUMBER, "enstrophy per time (1/time³)", "flux by resolved advection", "log")
     drawing.label(density, "vorticity w (1/time)", "probability density (time)", "vorticity", y_scale="log")
