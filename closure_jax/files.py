@@ -257,7 +257,8 @@ class Kept:
         file, size = self._file(name, "float32"), 4 * math.prod(shape)
         with open(file, "ab") as target:
             try:
-                os.posix_fallocate(target.fileno(), 0, size)  # a mapped page without room would end the process
+                if hasattr(os, "posix_fallocate"):  # not on macOS; a mapped page without room would end the process
+                    os.posix_fallocate(target.fileno(), 0, size)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(file)) from None
             target.truncate(size)

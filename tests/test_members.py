@@ -62,6 +62,14 @@ FOUR_CORES = """
 """
 
 
+def test_a_cpu_whose_devices_somebody_counted_trains_on_them_all():
+    code = "from closure_jax.parallel import devices, processes; processes.start(); print(devices.count(), devices.describe())"
+    for more in ({"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}):
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)} | more
+        done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+        assert done.stdout == "3 3 cpu devices (cpu)\n"
+
+
 @pytest.fixture(scope="module")
 def whole() -> ensemble.Rollout:
     """All ten members at once, on one device."""

@@ -1,6 +1,5 @@
 """Times one row of the benchmark, beside the least time that the device allows."""
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -118,5 +117,5 @@ def device_name() -> str:
     kind = jax.devices()[0].device_kind
     if devices.has_accelerator():
         return kind
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = devices.cores()
     return f"{kind}, {cores} core{'' if cores == 1 else 's'}"

@@ -3,12 +3,10 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import math
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +14,16 @@ import numpy as np
 from jax_cfd.base import grids
 from jaxtyping import Array, Key
 
-from closure_jax import files, random
+from closure_jax import random
 from closure_jax.coupling import Coupling, Fresh, ensemble
 from closure_jax.coupling.advance import Coupled, Dynamics
 from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
-from closure_jax.data.once import once
 from closure_jax.evaluation import a_priori, metrics
 from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, OF_STATISTICS, RolloutMeasure, by_time
+from closure_jax.evaluation.shared import Shared
 from closure_jax.evaluation.statistics import Statistics
 from closure_jax.files import Kept
 from closure_jax.physics import spectral
@@ -59,41 +57,6 @@ class Settings:
     def facts(self) -> dict[str, Any]:
         """What an ensemble's numbers depend on."""
         return {name: getattr(self, name) for name in ("states", "members", "start", "units")}
-
-
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """Where ensembles that no model changes are kept for all runs on the same data.
-
-    Attributes:
-      folder: beside the data.
-      identity: what they depend on beside starts, length and closure: data, problem, devices.
-      seed: of the true ensembles, whatever that of a run is.
-    """
-
-    VERSION: ClassVar[int] = 1
-    """Of how ensembles are run; they are made anew under another."""
-
-    folder: pathlib.Path
-    identity: Any
-    seed: int
-
-    def runs(self, names: Sequence[str], more: Any, make: Callable[[], list[Rollout]]) -> list[Rollout]:
-        """The ensembles of these names, which `make` runs where no run on these data has; `more` tells them from others."""
-        content = json.dumps(files.plain([self.VERSION, self.identity, names, more]), sort_keys=True)
-        file = self.folder / f"{names[0].replace(' ', '_')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.h5"
-        fields = [field.name for field in dataclasses.fields(Rollout)]
-        arrays = {f"{name} {field}": (name, field) for name in names for field in fields}
-
-        def made() -> dict[str, np.ndarray]:
-            runs = dict(zip(names, make(), strict=True))
-            return {array: np.atleast_1d(getattr(runs[name], field)) for array, (name, field) in arrays.items()}
-
-        found = once(file, list(arrays), made, "evaluation", {"made_of": content})
-        return [
-            Rollout(found[f"{name} fields"], found[f"{name} frames"], float(found[f"{name} seconds"][0]))
-            for name in names
-        ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, measures, metrics
+from closure_jax.evaluation.shared import Shared
 from closure_jax.files import Kept
 from closure_jax.parallel import devices
 from closure_jax.workdir import WorkDir, provenance
@@ -99,10 +100,10 @@ def _kept(experiment: Experiment, dataset: Dataset, model: StochasticClosure, wo
     return Kept(work.path / "rollouts", [experiment.seed, settings(experiment), model.digest(), facts])
 
 
-def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Path) -> a_posteriori.Shared:
+def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Path) -> Shared:
     """Ensembles of the truth and of closures without noise, for all runs on these data that compute on such devices."""
     identity = [dataset.checksum, experiment.problem.identity(), devices.describe()]
-    return a_posteriori.Shared(cache / "ensembles", identity, experiment.data.seed)
+    return Shared(cache / "ensembles", identity, experiment.data.seed)
 
 
 def _rollouts(experiment: Experiment) -> a_posteriori.Settings:

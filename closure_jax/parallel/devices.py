@@ -27,15 +27,21 @@ def offer_cores() -> None:
     """Makes a device of each core of a CPU, so that members of an ensemble run side by side; training stays on the first one,
     whose products use all cores.
 
-    Does nothing where XLA_FLAGS says how many devices the CPU stands for, or where jax has started. To be called by the only
-    process of a job.
+    Does nothing where XLA_FLAGS or JAX_NUM_CPU_DEVICES says how many devices the CPU stands for, or where jax has started. To be
+    called by the only process of a job.
     """
     global _offered
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    counted: Any = jax.config  # whose types leave the options open
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or counted.jax_num_cpu_devices > 0:
         return
     with contextlib.suppress(RuntimeError):  # jax has started
-        jax.config.update("jax_num_cpu_devices", min(_MOST_CORES, len(os.sched_getaffinity(0))))
+        jax.config.update("jax_num_cpu_devices", min(_MOST_CORES, cores()))
         _offered = True
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _all() -> list[Any]:  # of jax.Device, which jax's types leave open

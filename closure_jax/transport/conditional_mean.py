@@ -5,21 +5,18 @@ The minimum of E |g(condition) - x|^2 is E[x | condition]. As a sample it has no
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from closure_jax.transport.base import Field, Noise, Steps
-from closure_jax.transport.score import check_one_call
+from closure_jax.transport.one_call import OneCall
 
 
 @dataclasses.dataclass(frozen=True)
-class ConditionalMean:
+class ConditionalMean(OneCall):
     """One network call a sample, the same each time: a generator at z = 0, trained by the mean squared error."""
-
-    times: ClassVar[int] = 0
 
     def noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps) -> Noise:
         """(): nothing is random."""
@@ -47,7 +44,7 @@ class ConditionalMean:
         Raises:
           UserError: a number of steps that is not 1.
         """
-        check_one_call(steps)
+        self.check_steps(steps)
         return field(jnp.zeros_like(condition))
 
     def trajectory(
@@ -56,15 +53,3 @@ class ConditionalMean:
         """0, and the mean."""
         mean = self.sample(field, noise, condition, steps)
         return jnp.stack([jnp.zeros_like(mean), mean])
-
-    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
-        """The sample."""
-        return field(jnp.zeros_like(condition))
-
-    def schedules(self) -> "dict[str, ConditionalMean]":
-        """There are no times to space."""
-        return {"one call": self}
-
-    def in_rollouts(self) -> "ConditionalMean":
-        """Itself."""
-        return self

@@ -13,7 +13,6 @@ the norm of the whole sample in place of the absolute value, and sees the joint 
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from closure_jax import random
 from closure_jax.errors import check
 from closure_jax.transport.base import Field, Noise, Steps
+from closure_jax.transport.one_call import OneCall
 
 
 def ensemble_score(
@@ -75,7 +75,7 @@ SCORES: dict[str, Callable[["Score", jax.Array, jax.Array], jax.Array]] = {"crps
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class Score(OneCall):
     """One network call a sample; the loss is a score of `members` samples of each example.
 
     Attributes:
@@ -93,8 +93,6 @@ class Score:
     score: str = "crps"
     spectral_weight: float = 1.0
     fairness: float = 1.0
-
-    times: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         check(self.members >= 2, f"members={self.members}: expected a whole number of at least 2")
@@ -153,7 +151,7 @@ class Score:
         Raises:
           UserError: a number of steps that is not 1.
         """
-        check_one_call(steps)
+        self.check_steps(steps)
         return field(jnp.asarray(noise["source"], condition.dtype))
 
     def trajectory(
@@ -161,21 +159,3 @@ class Score:
     ) -> Float[Array, "states batch *shape"]:
         """z, and the sample."""
         return jnp.stack([jnp.asarray(noise["source"], condition.dtype), self.sample(field, noise, condition, steps)])
-
-    def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:
-        """g(condition, 0): the mean of a generator that is odd in z about it."""
-        return field(jnp.zeros_like(condition))
-
-    def schedules(self) -> "dict[str, Score]":
-        """There are no times to space."""
-        return {"one call": self}
-
-    def in_rollouts(self) -> "Score":
-        """Itself."""
-        return self
-
-
-def check_one_call(steps: Steps) -> None:
-    """Raises UserError where a generator is asked for more than one network call."""
-    if not isinstance(steps, jax.Array):
-        check(steps == 1, f"steps={steps}: a generator makes its sample in one call, expected 1")
