@@ -149,20 +149,20 @@ class SpectralConv(nn.Module):
 
 
 class Branch(nn.Module):
-    """Lift, then four layers GELU(spectral + 1x1 [+ dense(time)]): (batch, 1, n, n) -> (batch, width, n, n)."""
+    """Lift, then four layers spectral + 1x1 [+ time], GELU between two: (batch, 1, n, n) -> (batch, width, n, n)."""
 
-    def __init__(self, width: int, modes: int, time_features: int = 0):
+    def __init__(self, width: int, modes: int):
         super().__init__()
         self.lift = nn.Conv2d(1, width, 1)
         self.spectral = nn.ModuleList(SpectralConv(width, modes) for _ in range(4))
         self.pointwise = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(4))
-        self.time = nn.ModuleList(nn.Linear(time_features, width) for _ in range(4 if time_features else 0))
 
     def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
         x = self.lift(x)
         for i in range(4):
-            h = self.spectral[i](x) + self.pointwise[i](x)
-            x = F.gelu(h if time is None else h + self.time[i](time)[:, :, None, None])
+            x = F.gelu(x) if i else x
+            x = self.spectral[i](x) + self.pointwise[i](x)
+            x = x if time is None else x + time[:, :, None, None]
         return x
 
 
@@ -173,14 +173,15 @@ class Network(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", 30 * torch.randn(time_features // 2))
         self.embed = nn.Linear(time_features, time_features)
-        self.state, self.condition = Branch(width, modes, time_features), Branch(width, modes)
-        self.mix = nn.ModuleList(nn.Conv2d(2 * width, 2 * width, 1) for _ in range(2))
-        self.hidden, self.output = nn.Conv2d(2 * width, 128, 1), nn.Conv2d(128, 1, 1)
+        self.time = nn.Linear(time_features, width)  # one for all layers
+        self.state, self.condition = Branch(width, modes), Branch(width, modes)
+        self.mix = nn.ModuleList((nn.Conv2d(2 * width, width, 1), nn.Conv2d(width, width, 1)))
+        self.hidden, self.output = nn.Conv2d(width, 128, 1), nn.Conv2d(128, 1, 1)
 
     def forward(self, x: torch.Tensor, tau: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         phase = 2 * math.pi * tau[:, None] * self.frequencies
         time_features = F.silu(self.embed(torch.cat([phase.sin(), phase.cos()], dim=1)))
-        h = torch.cat([self.state(x, time_features), self.condition(condition)], dim=1)
+        h = torch.cat([self.state(x, self.time(time_features)), self.condition(condition)], dim=1)
         for layer in self.mix:
             h = F.gelu(layer(h))
         return self.output(F.gelu(self.hidden(h)))

@@ -5,17 +5,13 @@
 
 import ml_collections
 
-from closure_jax.config import base, in_one_call, use
+from closure_jax.config import base, in_one_call, trained_jointly, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
     use(config, "latent", "joint", closure_weight=1000.0, vorticity_weight=1.0, moment_weight=0.1)
-    use(config, "program", "joint")
-    if preset == "small":
-        config.transport.steps = 1_500  # a step trains both autoencoders too
+    trained_jointly(config)
     in_one_call(config)
-    if preset == "small":
-        config.transport.steps = 1_500  # a step trains both autoencoders too
     return config

@@ -8,15 +8,13 @@ exact one at 10 sampler steps; rollout error 0.033 after 10 time units, 1.05 wit
 
 import ml_collections
 
-from closure_jax.config import base, use
+from closure_jax.config import base, trained_jointly, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
     use(config, "latent", "joint", closure_weight=1000.0, vorticity_weight=1.0, moment_weight=0.1)
-    use(config, "program", "joint")
-    if preset == "small":
-        config.transport.steps = 1_500  # a step trains both autoencoders too
+    trained_jointly(config)
     use(config, "transport", "flow_matching")
     return config

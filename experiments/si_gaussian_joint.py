@@ -7,16 +7,14 @@ Run at tiny only so far.
 
 import ml_collections
 
-from closure_jax.config import base, use
+from closure_jax.config import base, trained_jointly, use
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
     use(config, "latent", "joint", closure_weight=1000.0, vorticity_weight=1.0, moment_weight=0.1)
-    use(config, "program", "joint")
-    if preset == "small":
-        config.transport.steps = 1_500  # a step trains both autoencoders too
+    trained_jointly(config)
     use(config, "transport", "interpolant_gaussian")
     config.evaluation.rollout_sampler_steps = 10
     return config

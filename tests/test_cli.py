@@ -69,7 +69,7 @@ WRONG = [
     (["--config=nowhere.py:tiny"], ["'nowhere.py'", "expected experiments/NAME.py"]),
     (["--config=."], ["'.'", "expected experiments/NAME.py"]),
     ([f"--config={REPOSITORY / 'pyproject.toml'}"], ["pyproject.toml", "expected experiments/NAME.py"]),
-    ([f"--config={EXPERIMENT}:tinny"], ["'tinny'", "expected paper, small, tiny", "nearest is 'tiny'"]),
+    ([f"--config={EXPERIMENT}:tinny"], ["'tinny'", "expected paper, medium, small, tiny", "nearest is 'tiny'"]),
     ([f"--config={'x' * 300}.py:tiny"], ["xxx", "expected"]),
     ([TINY, "--workdri=w"], ["--workdri=w", "--help"]),
     ([TINY, "--work=w"], ["--work=w", "--help"]),  # no abbreviations: they change meaning with the next option

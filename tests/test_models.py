@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from flax import traverse_util
 from helpers import built
 
@@ -15,6 +16,7 @@ from closure_jax import random
 from closure_jax.errors import UserError
 from closure_jax.models import autoencoder, convolution, layers, velocity_field
 from closure_jax.models.autoencoders import AUTOENCODERS
+from closure_jax.models.published_field import PublishedVelocityField
 
 EPSILON = np.finfo(np.float32).eps
 
@@ -392,22 +394,62 @@ def sizes(params) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("latent", "published", "without_projections", "with_projections"),
+    ("process", "latent", "published"),
     [
-        ("ga", 181_000, 180_289, 200_849),
-        ("physical", 1_020_000, 1_024_129, 1_065_249),
+        ("flow_matching", "ga", 181_037),
+        ("flow_matching", "physical", 1_021_497),
+        ("diffusion", "physical", 1_228_729),
     ],
 )
-def test_the_published_networks_have_the_published_number_of_parameters(
-    latent, published, without_projections, with_projections
-):
-    e = built("paper", "flow_matching", latent)
+def test_the_published_networks_have_the_published_number_of_parameters(process, latent, published):
+    e = built("paper", process, latent)
     counted = sizes(jax.eval_shape(lambda: e.init_network(jax.random.key(0)))["params"])
-    # the published figure has no projection of the time in each layer, which ours adds: 256 inputs and a bias for each channel
-    projections = e.network.depth * e.network.width * (e.network.time_features + 1)
-    assert sum(counted.values()) == with_projections
-    assert sum(counted.values()) - projections == without_projections
-    assert without_projections == pytest.approx(published, rel=5e-3)
+    coordinates, frequencies = 2 * 2 * e.network.width, e.network.time_features // 2  # see the module's docstring
+    assert sum(counted.values()) == published - coordinates - frequencies
+
+
+def test_the_published_network_is_the_published_formula():
+    """Every layer by NumPy's transforms: one projection of the time for all layers, exact GELU, none behind the last layer."""
+    module = PublishedVelocityField(width=4, modes=2, depth=3, hidden=6, time_features=8)
+    x, condition = standard_normal(2, 8, 8, 1), standard_normal(2, 8, 8, 1, seed=1)
+    tau = np.array([0.2, 0.7], np.float32)
+    variables = lively(module, x, condition, tau)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+
+    def gelu(h):
+        return 0.5 * h * (1 + scipy.special.erf(h / 2**0.5))
+
+    def dense(layer, h):
+        return h @ layer["kernel"] + layer["bias"]
+
+    def spectral(layer, h):  # (batch, x, y, c)
+        weight = layer["real"] + 1j * layer["imaginary"]  # kx = -2 .. 1, ky = 0, 1
+        h_hat = np.fft.rfft2(h, axes=(1, 2))
+        out = np.zeros_like(h_hat)
+        for row, kx in enumerate(range(-2, 2)):
+            for ky in range(2):
+                out[:, kx, ky] = h_hat[:, kx, ky] @ weight[row, ky]
+        return np.fft.irfft2(out, (8, 8), axes=(1, 2))
+
+    def branch(layers, h, time):
+        h = dense(layers["Dense_0"], h)
+        for number in range(3):
+            h = gelu(h) if number else h
+            h = spectral(layers[f"SpectralConv_{number}"], h) + dense(layers[f"Dense_{number + 1}"], h) + time
+        return h
+
+    phase = 2 * np.pi * tau[:, None] * np.random.default_rng(0).standard_normal(4) * 30.0
+    embedded = dense(p["time_embeddings_0"]["Dense_0"], np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
+    embedded = embedded / (1 + np.exp(-embedded))
+    time = dense(p["time_layer"], embedded)[:, None, None]
+    h = np.concatenate([branch(p["state_branch"], x, time), branch(p["condition_branch"], condition, 0.0)], axis=-1)
+    h = gelu(dense(p["mix_1"], gelu(dense(p["mix_0"], h))))
+    expected = dense(p["output_layer"], gelu(dense(p["hidden_layer"], h)))
+    found = np.asarray(jax.jit(module.apply)(variables, x, condition, tau))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(found - module.apply(variables, x, condition, tau[::-1])).max() > 1e-3 * np.abs(expected).max()
+    with pytest.raises(UserError, match="0 transport times: expected times = 1"):
+        module.apply(variables, x, condition)
 
 
 def test_the_published_autoencoder_has_the_published_number_of_parameters_but_for_its_attention():

@@ -57,7 +57,7 @@ def test_mistakes_are_refused_in_one_line(capsys):
     study_of = "data_efficiency:tiny"
     for command, arguments, said in (
         (sweep, ["--preset=tiny", "--only=fm_xx"], "'fm_xx' matches no experiment"),
-        (sweep, ["--preset=huge"], "--preset=huge: expected paper, small, tiny"),
+        (sweep, ["--preset=huge"], "--preset=huge: expected paper, medium, small, tiny"),
         (sweep, ["--preset=tiny", "--seeds=0"], "--seeds=0"),
         (sweep, ["--preset=tiny", "--config.seed=3"], "--seeds=HOW_MANY"),
         (sweep, ["--preset=tiny", "--config.transprot.steps=3"], "no such field"),
@@ -68,7 +68,7 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, [study_of, "--latents=physical"], "'physical': expected some of"),
         (study, [study_of, "--config.transport.steps=0"], "--config.transport.steps=0"),
         (study, [study_of, "--seeds=0"], "--seeds=0: expected a whole number above 0"),
-        (study, ["data_efficiency:huge"], "preset 'huge' is unknown: expected paper, small, tiny"),
+        (study, ["data_efficiency:huge"], "preset 'huge' is unknown: expected paper, medium, small, tiny"),
         (study, [study_of, "--periods=5"], "unrecognized arguments: --periods=5"),
         (study, ["holding:tiny"], "closures bring preset and configuration along"),
         (study, ["holding", "--config.coupling.period=5"], "expected neither :PRESET nor --config."),

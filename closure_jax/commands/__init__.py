@@ -54,8 +54,8 @@ usage: {prog} experiments/NAME.py[:preset] [--workdir=DIR] [--mode=train|evaluat
        {prog} COMMAND [arguments]
        {prog} --help
 
-The experiment's path is looked up from the current folder, then from the folder of launch.sh. Its presets: paper, small
-and tiny. An experiment or a command followed by --help lists its options. Commands:
+The experiment's path is looked up from the current folder, then from the folder of launch.sh. Its presets: paper,
+medium, small and tiny. An experiment or a command followed by --help lists its options. Commands:
 {commands}
 
 The first ./launch.sh installs into .venv beside it: about a minute, several with a GPU. Environment variables:

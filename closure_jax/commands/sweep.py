@@ -15,7 +15,9 @@ _PAPER = "cs_*,dm_*,fm_*,mf_*,oracle,si_*"
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...]]:
     parser = cli.Parser("sweep", "Run experiments one after the other, skipping what is done, and compare them.")
-    parser.add_argument("--preset", help="paper, small or tiny; default paper on an accelerator and small on a CPU")
+    parser.add_argument(
+        "--preset", help="paper, medium, small or tiny; default paper on an accelerator and small on a CPU"
+    )
     parser.add_argument("--only", default=_PAPER, help=f"names or patterns, with commas between; default {_PAPER}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each; they share the data")
     parser.add_argument("--runs", default="runs", help="folder of the work directories; default runs")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser("closure_jax", "Train and judge a stochastic closure.")
-    parser.add_argument("--config", metavar="FILE.py[:PRESET]", help="experiment; presets: paper, small, tiny")
+    parser.add_argument("--config", metavar="FILE.py[:PRESET]", help="experiment; presets: paper, medium, small, tiny")
     parser.add_argument("--workdir", help="work directory; default runs/EXPERIMENT-PRESET in the current folder")
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train", help="evaluate: judge what DIR holds")
     parser.add_argument("--fork", metavar="DIR", help="a new run that goes on from the phases of another, changed")

@@ -10,6 +10,7 @@ from closure_jax.config.presets import (
     in_one_local_call,
     in_physical_space,
     large_eddies,
+    trained_jointly,
 )
 from closure_jax.config.schema import leaves
 from closure_jax.config.sections import add_measure, known_fields, own_source, use
@@ -35,5 +36,6 @@ __all__ = [
     "override",
     "own_source",
     "to_dict",
+    "trained_jointly",
     "use",
 ]

@@ -184,6 +184,7 @@ def from_dict(stored: Any, own_file: pathlib.Path | None = None) -> ConfigDict:
     earlier = "problem" not in stored
     if earlier:
         given["program.kind"] = "joint" if given.get("latent.kind") == "joint" else "two_phase"
+        given.setdefault("network.kind", "fourier")
     config = sections.published()
     if own_file is not None and given.get("experiment_file"):
         given["experiment_file"] = str(own_file.resolve())

@@ -21,7 +21,7 @@ def paper() -> ConfigDict:
     use(config, "autoencoder", "published", latent_resolution=16, latent_channels=1, width=64)
     use(config, "autoencoder.schedule", "plateau", decay_every=4_860, decay_factor=0.8)  # 30 epochs of patience
     config.autoencoder.update(batch_size=100, steps=162_000, learning_rate=1e-3)  # 1000 epochs
-    config.network.update(width=20, modes=4, depth=4, condition_width=20, condition_depth=4, hidden=128)
+    config.network.update(width=20, modes=4, depth=4, hidden=128)
     use(config, "transport.schedule", "step", decay_every=16_200, decay_factor=0.5)  # 100 epochs
     config.transport.update(batch_size=100, steps=162_000, learning_rate=1e-3, ema_decay=0.999)
     use(config, "coupling", "held", period=5, white_noise=5e-5)
@@ -36,7 +36,7 @@ def small() -> ConfigDict:
     use(config, "autoencoder", "compact", latent_resolution=16, width=32, blocks=3)
     use(config, "autoencoder.schedule", "cosine", warmup_steps=20)
     config.autoencoder.update(batch_size=32, steps=300, learning_rate=2e-3, clip_norm=1.0)
-    config.network.update(width=12, modes=8, depth=2, hidden=64, time_scale=1.0)
+    use(config, "network", "fourier", width=12, modes=8, depth=2, hidden=64, time_scale=1.0)
     config.network.update(condition_width=24, condition_depth=3, condition_gated=True)
     use(config, "transport.schedule", "cosine", warmup_steps=50)
     config.transport.update(batch_size=32, steps=3_000, learning_rate=3e-3, clip_norm=1.0, ema_decay=0.99)
@@ -46,6 +46,19 @@ def small() -> ConfigDict:
     config.evaluation.update(states=64, samples=64, geometry_states=400)
     config.evaluation.update(rollout_states=2, rollout_members=16, rollout_chunk=128, rollout_time=10.0)
     config.evaluation.rollout_sampler_steps = 4
+    return config
+
+
+def medium() -> ConfigDict:
+    """The published networks and losses in hours on two CPU cores: an autoencoder of a quarter of the width, on the data of
+    `small`. It has no linear path, so that its latents differ by what shapes them."""
+    config = small()
+    use(config, "autoencoder", "published", latent_resolution=16, latent_channels=1, width=16)
+    config.autoencoder.update(batch_size=16, steps=1_000)
+    use(config, "network", "published", width=20, modes=4, depth=4, hidden=128, time_scale=30.0)
+    config.transport.prediction = "target"
+    config.transport.learning_rate = 1e-3
+    config.coupling.period = 20  # encoding and decoding are what a draw costs
     return config
 
 
@@ -66,7 +79,7 @@ def tiny() -> ConfigDict:
     return config
 
 
-PRESETS: dict[str, Callable[[], ConfigDict]] = {"paper": paper, "small": small, "tiny": tiny}
+PRESETS: dict[str, Callable[[], ConfigDict]] = {"paper": paper, "medium": medium, "small": small, "tiny": tiny}
 """Presets by name: flow matching in a geometry-aware latent; an experiment changes what differs."""
 
 
@@ -90,16 +103,29 @@ def in_physical_space(config: ConfigDict) -> None:
     use(config, "autoencoder", "identity")
     config.network.modes = 6
     if config.preset == "paper":
-        config.network.update(width=40, condition_width=40)
+        config.network.width = 40
+    elif config.preset == "medium":  # narrowed to the time of an autoencoder pair and a latent network
+        config.network.width = 16
+        config.transport.update(batch_size=16, steps=3_000)
+        config.evaluation.update(states=32, samples=32, rollout_members=4)
     elif config.preset == "small":
         config.network.update(width=8, modes=12, hidden=32, condition_width=16, condition_depth=2)
         config.transport.update(batch_size=16, steps=2_000)
         config.evaluation.update(states=32, samples=32, rollout_members=4)
 
 
+def trained_jointly(config: ConfigDict) -> None:
+    """Autoencoders and transport network train at once, in steps that cost several times one of the network alone."""
+    use(config, "program", "joint")
+    if config.preset == "medium":
+        config.transport.update(batch_size=16, steps=1_000)
+    elif config.preset == "small":
+        config.transport.steps = 1_500
+
+
 def in_one_call(config: ConfigDict) -> None:
     """A generator of one network call, made of products and trained by a score, in place of a transport over many steps."""
-    physical = config.latent.kind == "physical"
+    physical, joint = config.latent.kind == "physical", config.latent.kind == "joint"
     use(config, "transport", "score", members=4, spectral_weight=1.0)
     use(config, "network", "products", width=16, depth=2, hidden=64)  # its modes are those of the network before
     use(config, "coupling", "extrapolated", mean="linear")  # this network is linear in its noise
@@ -109,8 +135,12 @@ def in_one_call(config: ConfigDict) -> None:
         config.network.modes = (
             16 if physical else 8
         )  # as many as carry the noise, which no state in transit brings along
-    elif config.preset == "small":
-        config.transport.update(steps=2_000 if physical else 6_000, learning_rate=6e-3)
+    elif config.preset in ("small", "medium"):
+        if config.preset == "medium":
+            config.network.modes = 12 if physical else 8
+        config.transport.learning_rate = 6e-3
+        if not joint:
+            config.transport.steps = 2_000 if physical else 6_000
         if not physical:  # where it was measured: as accurate as 5, at a quarter of the draws (docs/one_step.md)
             config.coupling.period = 20
     elif config.preset == "tiny":
@@ -126,7 +156,7 @@ def large_eddies(config: ConfigDict) -> None:
         config.problem.update(resolution=512, viscosity=2e-4, dt=1e-3, solver_dt=5e-3)
         config.data.update(resolution=64, burn_in=30.0, end=80.0, snapshot_every=250)
         config.evaluation.rollout_start = 40.0
-    elif config.preset == "small":
+    elif config.preset in ("small", "medium"):
         config.problem.update(resolution=256, viscosity=5e-4, dt=5e-3, solver_dt=1e-2)
         config.data.update(resolution=32, trajectories=8, test_trajectories=2)
         config.data.update(burn_in=30.0, end=80.0, snapshot_every=50)
@@ -147,7 +177,7 @@ def in_one_local_call(config: ConfigDict) -> None:
     use(config, "coupling", "fresh")
     if config.preset == "paper":
         config.network.update(width=64, depth=6)
-    elif config.preset == "small":
+    elif config.preset in ("small", "medium"):
         config.transport.update(batch_size=16, steps=1_500, learning_rate=2e-3)
     elif config.preset == "tiny":
         config.network.update(width=8, depth=1, kernel=3, noise_width=2)

@@ -32,7 +32,7 @@ SECTIONS: dict[str, Section] = {
     "data": Section(settings=settings.Data),
     "autoencoder": Section((Choice("kind", AUTOENCODERS, "published"), _SCHEDULE), settings.Optimisation),
     "latent": Section((Choice("kind", LATENTS, "ga"),)),
-    "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "fourier", _BUILT),)),
+    "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "published", _BUILT),)),
     "transport": Section((Choice("process", TRANSPORTS, "flow_matching"), _SCHEDULE), settings.TransportOptimisation),
     "program": Section((Choice("kind", "closure_jax.training.programs:PROGRAMS", "two_phase"),)),
     "coupling": Section((Choice("kind", COUPLINGS, "held"),)),
@@ -45,7 +45,7 @@ SECTIONS: dict[str, Section] = {
 HEAD = {
     "experiment": Field(str, "", "name of the experiment's file"),
     "experiment_file": Field(str, "", "the file itself, where pieces stand in it"),
-    "preset": Field(str, "", "paper, small or tiny"),
+    "preset": Field(str, "", "paper, medium, small or tiny"),
     "seed": Field(int, 0, "of training and evaluation"),
 }
 """Fields outside sections."""

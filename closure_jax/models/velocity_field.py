@@ -19,6 +19,14 @@ from closure_jax.errors import check, one_of, positive
 from closure_jax.models import layers
 
 
+def check_time_features(count: int) -> None:
+    """Raises UserError where an embedding of so many sines and cosines of a time can't be."""
+    check(
+        2 <= count <= layers.MOST_WIDTH and count % 2 == 0,
+        f"time_features={count}: expected an even whole number from 2 to {layers.MOST_WIDTH:,}",
+    )
+
+
 class FourierBranch(nn.Module):
     """Lift to `width`, then `depth` Fourier layers: (batch, x, y, c) -> (y, x, batch, width), as `layers.SpectralConv` wants it.
 
@@ -44,7 +52,8 @@ class FourierBranch(nn.Module):
 
 
 class FourierVelocityField(nn.Module):
-    """Velocity or score network of arXiv 2602.17089: state and condition branch, two 1x1 layers, dense, dense.
+    """Velocity or score network after arXiv 2602.17089: state and condition branch, two 1x1 layers, dense, dense. The published
+    one, to the letter, is `published_field.PublishedVelocityField`.
 
     The condition branch does not see time or state: `encode_condition` runs once a sample, `velocity` once a sampler step.
     Transport times have an embedding each, which are added; without any there is none.
@@ -60,7 +69,7 @@ class FourierVelocityField(nn.Module):
       channels: of the state.
       times: transport times that the network is given.
       time_features: width of a time's embedding, an even number.
-      time_scale: deviation of the embedding's frequencies; published 30.
+      time_scale: deviation of the embedding's frequencies.
       precision: of its products but those of Fourier layers, one of `layers.PRECISIONS`; parameters are float32 with any.
     """
 
@@ -83,10 +92,7 @@ class FourierVelocityField(nn.Module):
         one_of(self, "precision", layers.PRECISIONS)
         positive(self, "width", "condition_width", "hidden", most=layers.MOST_WIDTH)
         positive(self, "depth", "condition_depth", most=layers.MOST_DEPTH)
-        check(
-            2 <= self.time_features <= layers.MOST_WIDTH and self.time_features % 2 == 0,
-            f"time_features={self.time_features}: expected an even whole number from 2 to {layers.MOST_WIDTH:,}",
-        )
+        check_time_features(self.time_features)
 
     def setup(self) -> None:
         self.condition_branch = FourierBranch(
