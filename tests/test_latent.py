@@ -197,7 +197,7 @@ KERNEL_ERROR = 2e-4
 
 
 def test_kernel_is_the_alpha_decay_kernel_over_all_blocks():
-    points = gaussian_cloud(diffusion_potential._BLOCK + 76, 3)
+    points = gaussian_cloud(distances._BLOCK + 76, 3)
     expected = kernel_by_definition(points, 7)
     actual = diffusion_potential.kernel_matrix(points, 7)
     np.testing.assert_allclose(actual.toarray(), expected, atol=10 * KERNEL_ERROR)

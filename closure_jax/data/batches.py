@@ -22,6 +22,19 @@ def batch_indices(seed: int, step: int, count: int, size: int) -> np.ndarray:
     return indices
 
 
+def paired_indices(seed: int, step: int, companions: np.ndarray, size: int) -> np.ndarray:
+    """A batch whose second half stands near the first: (size,) whole numbers below the number of examples.
+
+    Args:
+      seed, step: as of `batch_indices`, from which the first half comes.
+      companions: (count, k), of each example those that may stand beside it; one of them, by chance, does.
+      size: of the batch; where it is odd, the last of the first half stands alone.
+    """
+    first = batch_indices(seed, step, len(companions), size - size // 2)
+    chosen = np.random.default_rng([seed, step, companions.shape[1]]).integers(companions.shape[1], size=size // 2)
+    return np.concatenate([first, companions[first[: size // 2], chosen]])
+
+
 _cache: dict[tuple[int, int, int], np.ndarray] = {}
 
 

@@ -13,10 +13,11 @@ from closure_jax.config import Experiment
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
-from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, measures, metrics
+from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, latent_terms, measures, metrics
 from closure_jax.evaluation.shared import Shared
 from closure_jax.files import Kept
 from closure_jax.parallel import devices
+from closure_jax.training.phase import Run
 from closure_jax.workdir import WorkDir, provenance
 
 
@@ -61,6 +62,8 @@ def run(
     print("evaluation: reconstruction and a priori")
     with work.timed("a_priori"):
         results: dict[str, Any] = {"autoencoder": reconstruction_errors(dataset, model, work)}
+        for field, found in latent_terms.effects(Run(experiment, dataset, work, cache), model) if cache else ():
+            results["autoencoder"][field] |= found
         results["a_priori"], arrays = a_priori.evaluate(
             problem, dataset, model, seed, ev.states, ev.samples, ev.steps, experiment.measures
         )

@@ -7,14 +7,13 @@ clusters, the walk runs between clusters, and a point's row is the mean of the c
 """
 
 import warnings
-from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.cluster.vq
 import scipy.sparse
 from jaxtyping import Float, Int
+
+from closure_jax.latent import distances
 
 VERSION = 1
 """Stands in the name of stored potentials: raise it whenever the same points give other distances."""
@@ -22,7 +21,6 @@ VERSION = 1
 _DECAY = 40
 _DROP = 1e-4
 _FLOOR = 1e-7
-_BLOCK = 1024  # rows of the matrix of distances that are in memory at once
 _ITERATIONS = 8  # of k-means
 
 
@@ -77,34 +75,12 @@ def principal_components(
     return (left * values)[:, :count].astype(np.float32)
 
 
-@jax.jit
-def _squared_distances(
-    rows: Float[jax.Array, "rows entries"], points: Float[jax.Array, "points entries"]
-) -> Float[jax.Array, "rows points"]:
-    products = jnp.matmul(rows, points.T, precision="highest")
-    squared = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(points**2, axis=1)[None, :] - 2 * products
-    return jnp.maximum(squared, 0.0)
-
-
-def _blocks(
-    points: Float[np.ndarray, "points entries"],
-) -> Iterator[tuple[int, Float[np.ndarray, "rows points"]]]:
-    """(first row, squared distances of a block of rows to all points); the last block is padded, to compile once."""
-    size = min(_BLOCK, len(points))
-    for start in range(0, len(points), size):
-        first = min(start, len(points) - size)
-        block = np.array(_squared_distances(points[first : first + size], points))
-        yield start, block[start - first :]
-
-
 def kernel_matrix(points: Float[np.ndarray, "points entries"], knn: int) -> scipy.sparse.csr_matrix:
     """Symmetrised alpha-decay kernel of (N, D) as a sparse (N, N) matrix; few entries a row survive the cut."""
     knn = min(knn, len(points) - 1)
     reach = (-np.log(_DROP)) ** (1 / _DECAY)
     rows, columns, values = [], [], []
-    for start, squared in _blocks(points):
-        local = np.arange(len(squared))
-        squared[local, start + local] = 0.0
+    for start, squared in distances.in_blocks(points):
         bandwidth = np.sqrt(np.partition(squared, knn, axis=1)[:, knn])
         bandwidth = np.maximum(bandwidth, np.finfo(np.float32).tiny)
         with np.errstate(over="ignore"):  # where many points coincide, the bandwidth is next to nothing

@@ -1,14 +1,15 @@
 """What shapes a latent space, as pieces of the configuration: the term that an autoencoder's loss gets beside its error."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 
 from closure_jax.errors import check, not_negative, positive
-from closure_jax.latent import diffusion_potential, geometry_aware, metric_preserving
+from closure_jax.latent import diffusion_potential, distances, geometry_aware, metric_preserving
 
 Term = Callable[[jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
 """(latents of the global batch, what the term needs beside them) -> (term of the loss, measures for the record)."""
@@ -35,7 +36,12 @@ class Setting:
 
 
 class Latent(Protocol):
-    """A latent space."""
+    """A latent space.
+
+    One whose batches are not drawn at random has a method `companions(fields, setting)`: (N, k) rows of the training fields, of
+    each field those that may stand beside it in a batch, whose second half then consists of them; None: batches at random. It
+    has a method `effect(fields, setting, encoders, batches)` too, which says what the term did; see `GeometryAware`.
+    """
 
     def term(self, fields: np.ndarray, setting: Setting) -> tuple[Term | None, np.ndarray | None]:
         """The term of an autoencoder's loss, called once before it trains.
@@ -98,6 +104,8 @@ class GeometryAware:
       zeta: decay of a pair's weight with distance.
       scale: 'neighbourhood' measures distances in units of the neighbourhood; 'published' takes them as they are, with which
         every pair weight vanishes.
+      pairs: 'neighbours' fills half of a batch with neighbours of the other half; 'random' takes fields at random, among which
+        there are hardly any.
       knn: neighbour that sets the bandwidth of the kernel.
       diffusion_time: steps of the random walk.
       components: principal components kept.
@@ -107,6 +115,7 @@ class GeometryAware:
     weight: float = 1e-3
     zeta: float = 1.0
     scale: Literal["neighbourhood", "published"] = "neighbourhood"
+    pairs: Literal["neighbours", "random"] = "random"
     knn: int = 10
     diffusion_time: int = 10
     components: int = 100
@@ -116,14 +125,36 @@ class GeometryAware:
         not_negative(self, "weight", "zeta")
         positive(self, "knn", "diffusion_time", "components", "landmarks")
 
-    def term(self, fields: np.ndarray, setting: Setting) -> tuple[Term, np.ndarray]:
+    def term(self, fields: np.ndarray, setting: Setting) -> tuple[geometry_aware.GeometryAware, np.ndarray]:
         """The term, and the rows of the diffusion potential."""
         rows = setting.cached(*self.potential(fields, setting.seed))
-        unit, length = 1.0, 1.0
+        size, unit, length = int(np.prod(setting.latent_shape)), 1.0, 1.0
         if self.scale == "neighbourhood":
-            size = int(np.prod(setting.latent_shape))
-            unit, length = geometry_aware.neighbourhood(rows, fields, setting.batch_size, size, setting.seed)
+            nearest = self.companions(fields, setting)
+            unit, length = (
+                geometry_aware.neighbourhood(rows, fields, setting.batch_size, size, setting.seed)
+                if nearest is None
+                else geometry_aware.edge_of_neighbours(rows, fields, nearest, size)
+            )
         return geometry_aware.GeometryAware(self.weight, self.zeta, unit, length), rows
+
+    def companions(self, fields: np.ndarray, setting: Setting) -> np.ndarray | None:
+        """(N, knn): the nearest of each field in potential distance; None where pairs are drawn at random."""
+        if self.pairs == "random":
+            return None
+        name, numbers, make = self.potential(fields, setting.seed)
+        of_rows = functools.partial(setting.cached, name, numbers, make)
+        return setting.cached("nearest", numbers, lambda: distances.nearest(of_rows(), self.knn))
+
+    def effect(
+        self,
+        fields: np.ndarray,
+        setting: Setting,
+        encoders: Sequence[geometry_aware.Encode],
+        batches: Iterable[np.ndarray],
+    ) -> dict[str, float | None]:
+        """What the term did to the latents of (N, n, n) normalised training fields, see `geometry_aware.effect`."""
+        return geometry_aware.effect(*self.term(fields, setting), fields, encoders, batches)
 
     def potential(self, fields: np.ndarray, seed: int) -> tuple[str, dict[str, Any], Callable[[], np.ndarray]]:
         """Name, numbers and maker of the diffusion potential of (N, n, n) fields."""

@@ -60,7 +60,7 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
     try:
         done = processes.on_main(checkpoints.latest)
         if done is not None:
-            state = TrainState(**checkpoints.restore(_as_dict(state)))
+            state = TrainState(**checkpoints.restore(state.as_dict()))
             done = int(state.step)
             if done >= phase.steps:
                 print(f"{phase.name}: already trained, {done} steps")
@@ -73,10 +73,6 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
     finally:
         checkpoints.close()
     return state
-
-
-def _as_dict(state: TrainState) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in ("step", "params", "opt_state", "ema")}
 
 
 def _train(
@@ -115,7 +111,7 @@ def _train(
                 values |= phase.validate(host.ema)
             log.write(done, values)  # first, since a run that goes on from the checkpoint does not write it again
             if host is not None:
-                checkpoints.save(done, _as_dict(host))
+                checkpoints.save(done, host.as_dict())
             bar.set_postfix(loss=f"{values['loss']:.3e}", refresh=False)
             bar.update(done - logged_at)
             if stops and done < phase.steps:

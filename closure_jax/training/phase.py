@@ -74,11 +74,19 @@ class Prepared:
       examples: arrays (N, ...); a batch holds the same rows of each, and "position", the place in the global batch.
       loss: see `steps.Loss`.
       validate: parameters -> measures, one of them "validation_loss".
+      companions: (N, k), of each example those of which one stands beside it in its batch; None: batches at random.
     """
 
     examples: dict[str, np.ndarray]
     loss: steps.Loss
     validate: Callable[[Params], dict[str, float]]
+    companions: np.ndarray | None = None
+
+    def rows(self, seed: int, step: int, size: int) -> np.ndarray:
+        """Which examples make up the batch of a step, (size,)."""
+        if self.companions is not None:
+            return batches.paired_indices(seed, step, self.companions, size)
+        return batches.batch_indices(seed, step, len(next(iter(self.examples.values()))), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +127,10 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         print(f"{phase.name}: nothing to train")
         return params
     prepared, adam = phase.prepare(run, earlier), optimiser(settings, phase.training.schedule)
-    count = len(next(iter(prepared.examples.values())))
     rate = jax.jit(phase.training.schedule.rate(settings))
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
-        rows = batches.batch_indices(experiment.seed, step, count, settings.batch_size)
+        rows = prepared.rows(experiment.seed, step, settings.batch_size)
         batch = {name: values[rows] for name, values in prepared.examples.items()}
         return batch | {"position": np.arange(settings.batch_size)}
 

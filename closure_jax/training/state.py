@@ -34,3 +34,7 @@ class TrainState:
 
         step, opt_state, ema = made(params)
         return cls(step, params, opt_state, ema)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {name: getattr(self, name) for name in ("step", "params", "opt_state", "ema")}

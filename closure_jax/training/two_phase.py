@@ -15,7 +15,6 @@ from closure_jax.closure import apply, bind
 from closure_jax.config.experiment import Experiment
 from closure_jax.data import batches
 from closure_jax.data.dataset import FIELDS
-from closure_jax.latent.spaces import Setting
 from closure_jax.parallel import processes, progress
 from closure_jax.training import shared, steps
 from closure_jax.training.phase import Params, Phase, Prepared, Run, evenly, validation_keys
@@ -64,15 +63,10 @@ def _prepare_autoencoder(run: Run, field: str) -> Prepared:
     experiment = run.experiment
     encoder, decoder = experiment.autoencoder_modules()
     fields, held = run.fields(field, "train"), run.fields(field, "validation")
-    setting = Setting(
-        field=field,
-        latent_shape=experiment.latent_shape,
-        batch_size=experiment.autoencoder_training.settings.batch_size,
-        seed=experiment.seed,
-        cached=functools.partial(shared.cached, run, field),
-    )
+    setting = shared.setting(experiment, field, functools.partial(shared.cached, run, field))
     with run.work.timed("latent_distances"):
         term, extras = processes.main_first(lambda: experiment.latent.term(fields, setting))
+        companions = processes.main_first(lambda: shared.companions(experiment.latent, fields, setting))
 
     @jax.jit
     def errors(params: Params, block: jax.Array) -> jax.Array:
@@ -85,7 +79,7 @@ def _prepare_autoencoder(run: Run, field: str) -> Prepared:
         return {"validation_loss": float(loss), "relative_error": float(relative)}
 
     examples = {"field": fields} | ({} if extras is None else {"extra": extras})
-    return Prepared(examples, steps.autoencoder_loss(encoder, decoder, term), validate)
+    return Prepared(examples, steps.autoencoder_loss(encoder, decoder, term), validate, companions)
 
 
 def transport_phase(experiment: Experiment) -> Phase:

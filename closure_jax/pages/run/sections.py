@@ -164,12 +164,21 @@ def _summary(run: Run) -> Table:
     return Table(("", "value", "how to read it"), rows, notes=1)
 
 
+_AUTOENCODER = {"relative_error": "relative error", "regulariser_weight": "effective weight of the regulariser"}
+_TERM = {
+    "near_far_weight": "weight of near pairs over far ones",
+    "term_ratio": "term over that of reconstruction alone",
+    "term_ratio_best_factor": "the same at the best factor of each latent",
+}
+"""Headings of an autoencoder's measures by key; the second where a term has neighbours to work on."""
+
+
 def _training(run: Run) -> list[Block]:
-    rows = [
-        (name, look_up(part, "relative_error"), look_up(part, "regulariser_weight"))
-        for name, part in (run.get("autoencoder") or {}).items()
-    ]
-    table = [Table(("autoencoder", "relative error", "effective weight of the regulariser"), rows)] if rows else []
+    parts, columns = run.get("autoencoder") or {}, dict(_AUTOENCODER)
+    if any("near_far_weight" in part for part in parts.values()):
+        columns |= _TERM
+    rows = [(name, *(look_up(part, key) for key in columns)) for name, part in parts.items()]
+    table = [Table(("autoencoder", *columns.values()), rows)] if rows else []
     if not run.phases:
         return [*table, Paragraph("metrics.jsonl holds no training records.", missing=True)]
     return [run.picture(figures.training_curves, run.phases), *table]
