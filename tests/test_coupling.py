@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from closure_jax import random
-from closure_jax.coupling import AR1, COUPLINGS, Extrapolated, Fresh, Held, Scaled, base, ensemble
+from closure_jax.coupling import AR1, COUPLINGS, EnsembleMean, Extrapolated, Fresh, Held, Scaled, base, ensemble
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure, is_random
 from closure_jax.errors import UserError
@@ -84,7 +84,10 @@ def test_a_draw_is_held_for_its_period():
 def test_fresh_is_held_for_one_step_and_the_truth_is_the_exact_law_drawn_afresh():
     keys, w = members()
     fresh = run(coupled(EXACT, Fresh(white_noise=1e-3)), keys, w, 2, 6)
-    np.testing.assert_array_equal(fresh, run(coupled(EXACT, Held(1, white_noise=1e-3)), keys, w, 2, 6))
+    np.testing.assert_array_equal(
+        run(coupled(EXACT, Fresh()), keys, w, 2, 6), run(coupled(EXACT, Held(1)), keys, w, 2, 6)
+    )
+    assert np.abs(fresh - run(coupled(EXACT, Fresh()), keys, w, 2, 6)).max() > 1e-6
     truth = StochasticFlow(FLOW, NOISE, noise_lib.GaussianRandomField(GRID, 2.5, 7.0), N)
     assert_same(run(coupled(EXACT, Fresh()), keys, w, 2, 6), run(truth, keys, w, 2, 6))
 
@@ -112,13 +115,37 @@ def test_a_run_may_be_cut_anywhere_and_members_do_not_meet():
 
 def test_white_noise_has_its_deviation_and_depends_on_member_and_step():
     keys, w = members(8, 8)
-    rule = Held(1, white_noise=0.3)
+    rule = Fresh(white_noise=0.3)
     first, _ = rule.closure(NoClosure(), (), keys, 0, w)
     second, _ = rule.closure(NoClosure(), (), keys, 1, w)
     flat = np.stack([first, second]).reshape(2, -1)  # 16,384 numbers each
     error = 5 / np.sqrt(flat.shape[1])
     np.testing.assert_allclose(flat.std(axis=1) / 0.3, 1, atol=error)
     assert abs(np.corrcoef(flat)[0, 1]) < error and abs(np.corrcoef(flat[0], np.roll(flat[0], N * N))[0, 1]) < error
+
+
+@pytest.mark.parametrize("rule", [Held(4, white_noise=1e-2), EnsembleMean(4, white_noise=1e-2)])
+def test_published_white_noise_is_added_anew_to_what_is_held_at_each_further_step(rule):
+    keys, w = members()
+    step, w_hat = stepper.euler_maruyama(FLOW, DT), spectral.to_fourier(w)
+    for number in range(8):
+        if number % 4 == 0:
+            closure, _ = rule.closure(EXACT, (), keys, number, spectral.to_physical(w_hat))
+        else:
+            closure, _ = closure + Fresh(white_noise=1e-2).closure(NoClosure(), (), keys, number, w)[0], None
+        w_hat = step(w_hat, spectral.to_fourier(closure))
+    assert_same(run(coupled(EXACT, rule), keys, w, 0, 8), spectral.to_physical(w_hat))
+    assert rule.between() is not None and dataclasses.replace(rule, white_noise=0.0).between() is None
+
+
+def test_members_that_all_get_the_mean_of_their_draws_do_not_spread():
+    keys, w = members(2, 6)
+    w = jnp.broadcast_to(w[:, :1], w.shape)
+    mean, own = (run(coupled(EXACT, rule), keys, w, 0, 20) for rule in (EnsembleMean(5), Held(5)))
+    assert EnsembleMean.crosses_members and not Held.crosses_members
+    assert np.std(mean, axis=1).max() < 1e-6 < 1e-4 < np.std(own, axis=1).max()
+    # the noise of the mean of six draws; the next periods differ by what the noise did to the states
+    np.testing.assert_allclose(mean[:, 0], np.mean(own, axis=1), atol=0.1 * np.std(own, axis=1).max())
 
 
 def test_the_variance_of_held_noise_grows_by_the_period():

@@ -4,7 +4,7 @@ from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.autoregressive import AR1
 from closure_jax.coupling.base import Coupling
 from closure_jax.coupling.draw import Draw, FixedSteps, NoClosure
-from closure_jax.coupling.rules import Extrapolated, Fresh, Held, Scaled
+from closure_jax.coupling.rules import EnsembleMean, Extrapolated, Fresh, Held, Scaled
 
 __all__ = [
     "AR1",
@@ -12,6 +12,7 @@ __all__ = [
     "Coupled",
     "Coupling",
     "Draw",
+    "EnsembleMean",
     "Extrapolated",
     "FixedSteps",
     "Fresh",
@@ -22,6 +23,7 @@ __all__ = [
 
 COUPLINGS: dict[str, type[Coupling]] = {
     "held": Held,
+    "ensemble_mean": EnsembleMean,
     "fresh": Fresh,
     "scaled": Scaled,
     "extrapolated": Extrapolated,

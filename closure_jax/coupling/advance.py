@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Key
 
-from closure_jax.coupling.base import Carry, Coupling, StepNumber
+from closure_jax.coupling.base import Between, Carry, Coupling, StepNumber
 from closure_jax.coupling.draw import Draw
 from closure_jax.physics import spectral
 from closure_jax.physics.stepper import repeated
@@ -134,12 +134,26 @@ class Coupled:
     ) -> CoupledState:
         """See `Dynamics`."""
 
+        between: Between | None = getattr(self.coupling, "between", lambda: None)()
+
+        def held(vorticity_hat: Array, closure: Array, number: StepNumber) -> Array:
+            closure_hat = spectral.to_fourier(closure)
+            if between is None:
+                return repeated(lambda vorticity_hat: self.step(vorticity_hat, closure_hat), self.period)(vorticity_hat)
+            change = between
+
+            def further(carry: tuple[Array, Array], offset: Array) -> tuple[tuple[Array, Array], None]:
+                vorticity_hat, closure = carry
+                closure = change(closure, keys, number + offset)
+                return (self.step(vorticity_hat, spectral.to_fourier(closure)), closure), None
+
+            first = self.step(vorticity_hat, closure_hat), closure
+            return jax.lax.scan(further, first, jnp.arange(1, self.period))[0][0]
+
         def period(state: CoupledState, number: StepNumber) -> CoupledState:
             vorticity = spectral.to_physical(state.vorticity_hat)
             closure, carry = self.coupling.closure(self.draw, state.carry, keys, number, vorticity)
-            closure_hat = spectral.to_fourier(closure)
-            hold = repeated(lambda vorticity_hat: self.step(vorticity_hat, closure_hat), self.period)
-            return CoupledState(hold(state.vorticity_hat), carry)
+            return CoupledState(held(state.vorticity_hat, closure, number), carry)
 
         return by_period(period, state, start, steps, self.period, self.remat)
 

@@ -5,6 +5,7 @@ ensemble have the leading axes (state, member): a rule may carry something for e
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -18,6 +19,11 @@ Carry: TypeAlias = Any
 """A pytree of arrays whose leading axes are (state, member); () where a rule carries nothing."""
 
 StepNumber: TypeAlias = int | Int[Array, ""] | Int[np.ndarray, ""]
+
+Between: TypeAlias = Callable[
+    [Float[Array, "state member n n"], Key[Array, "state member"], StepNumber], Float[Array, "state member n n"]
+]
+"""between(closure, keys, number) -> the closure of the step `number` from that of the step before, in the same period."""
 
 BEGIN = 2**31 - 1
 """Stands for the number of a step in the draw of a rule's `begin`; no run is so long."""
@@ -42,6 +48,8 @@ class Windows:
 @runtime_checkable
 class Coupling(Protocol):
     """A rule for the closure's noise in time; its dataclass fields are the configuration.
+
+    One that changes the closure while it is held has a method `between()`, which returns a `Between`, or None.
 
     Attributes:
       period: solver steps between two calls of `closure`.

@@ -5,6 +5,7 @@ The fields of a rule are the configuration. `autoregressive` has the rule for no
 """
 
 import dataclasses
+import functools
 from typing import ClassVar, TypeVar
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from closure_jax import random
-from closure_jax.coupling.base import Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
+from closure_jax.coupling.base import Between, Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
 from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
 from closure_jax.errors import check
@@ -36,10 +37,24 @@ class _Independent:
         return ()
 
 
-class _Unscaled(_Independent):
-    """The draw as it is, with white noise on it."""
+@dataclasses.dataclass(frozen=True)
+class Held(_Independent):
+    """One draw, held for a period: the published coupling (arXiv 2602.17089).
 
-    white_noise: float
+    Holding multiplies the variance that the noise adds to the vorticity by the period.
+
+    Attributes:
+      period: solver steps for which a draw is held.
+      white_noise: standard deviation of independent noise at each grid point, added to the held closure at each step but the
+        first of a period, on top of what the steps before have added; published rollouts have 5e-5.
+    """
+
+    period: int = 5
+    white_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_period(self.period)
+        _check_white_noise(self.white_noise)
 
     def closure(
         self,
@@ -50,34 +65,40 @@ class _Unscaled(_Independent):
         vorticity: Float[Array, "state member n n"],
     ) -> tuple[Float[Array, "state member n n"], Carry]:
         """See `Coupling`."""
-        return _new_draw(draw, keys, number, vorticity, self.white_noise), carry
+        return _new_draw(draw, keys, number, vorticity), carry
+
+    def between(self) -> Between | None:
+        """See `Coupling`: the white noise, if there is any."""
+        return functools.partial(_with_white_noise, self.white_noise) if self.white_noise else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Held(_Unscaled):
-    """One draw, held for a period: the published coupling (arXiv 2602.17089).
-
-    Holding multiplies the variance that the noise adds to the vorticity by the period.
-
-    Attributes:
-      period: solver steps for which a draw is held.
-      white_noise: standard deviation of independent noise at each grid point, added to each draw; published rollouts have 5e-5.
+class EnsembleMean(Held):
+    """One draw for each member, and every member of a state gets their mean, held for a period: the authors' script of published
+    ensembles. Their spread is what the white noise adds; that of the closure is averaged away.
     """
 
-    period: int = 5
-    white_noise: float = 0.0
+    crosses_members: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_period(self.period)
-        _check_white_noise(self.white_noise)
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`."""
+        closure = _new_draw(draw, keys, number, vorticity)
+        return jnp.broadcast_to(jnp.mean(closure, axis=1, keepdims=True), closure.shape), carry
 
 
 @dataclasses.dataclass(frozen=True)
-class Fresh(_Unscaled):
+class Fresh(_Independent):
     """A new draw at each solver step: white in time, as the noise of the true system is.
 
     Attributes:
-      white_noise: as of `Held`.
+      white_noise: standard deviation of independent noise at each grid point, added to each draw.
     """
 
     white_noise: float = 0.0
@@ -89,6 +110,18 @@ class Fresh(_Unscaled):
     def period(self) -> int:
         """One step."""
         return 1
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`."""
+        closure = _new_draw(draw, keys, number, vorticity)
+        return _with_white_noise(self.white_noise, closure, keys, number) if self.white_noise else closure, carry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,19 +223,18 @@ def _check_white_noise(deviation: float) -> None:
 
 
 def _new_draw(
-    draw: Draw,
-    keys: Key[Array, "state member"],
-    number: StepNumber,
-    vorticity: Float[Array, "state member n n"],
-    white_noise: float,
+    draw: Draw, keys: Key[Array, "state member"], number: StepNumber, vorticity: Float[Array, "state member n n"]
 ) -> Float[Array, "state member n n"]:
-    """An independent draw for each member, with white noise of that standard deviation on it."""
-    now = keys_of_step(keys, number)
-    closure = draw_closure(draw, draw_noise(draw, now, vorticity), vorticity)
-    if not white_noise:
-        return closure
+    """An independent draw for each member."""
+    return draw_closure(draw, draw_noise(draw, keys_of_step(keys, number), vorticity), vorticity)
+
+
+def _with_white_noise(
+    deviation: float, closure: Float[Array, "state member n n"], keys: Key[Array, "state member"], number: StepNumber
+) -> Float[Array, "state member n n"]:
+    """The closure and noise that is independent at each point, for each member, and of other steps."""
 
     def pixels(key: Key[Array, ""]) -> Float[Array, "n n"]:
-        return random.normal(jax.random.fold_in(key, _PIXEL_NOISE), vorticity.shape[2:])
+        return random.normal(jax.random.fold_in(key, _PIXEL_NOISE), closure.shape[2:])
 
-    return closure + white_noise * jax.vmap(pixels)(now.reshape(-1)).reshape(vorticity.shape)
+    return closure + deviation * jax.vmap(pixels)(keys_of_step(keys, number).reshape(-1)).reshape(closure.shape)
