@@ -19,7 +19,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.evaluation.rollout_sampler_steps = 10
     if preset == "paper":
         config.transport.update(steps=16_200, batch_size=500, decay_every=3_240)
-        config.transport.update(standardise=False, rollout_t_max=0.1)
+        config.transport.rollout_t_max = 0.1
         config.network.time_features = 512
         config.sampler.steps = 50
     elif preset == "small":  # white noise is weak in the few modes where the closure's noise lives

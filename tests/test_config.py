@@ -89,7 +89,11 @@ def test_paper_trains_as_published():
     assert ae.steps == transport.steps == 1000 * epoch
     assert (ae.schedule, ae.decay_factor, ae.decay_every) == ("plateau", 0.8, 30 * epoch)
     assert (transport.schedule, transport.decay_factor, transport.decay_every) == ("step", 0.5, 100 * epoch)
-    assert (ae.clip_norm, ae.ema_decay) == (0.0, 0.0)
+    assert (ae.clip_norm, ae.ema_decay, ae.keep) == (0.0, 0.0, "best")
+    assert (transport.clip_norm, transport.ema_decay, transport.keep) == (0.0, 0.0, "last")
+    assert not ae.standardise and not transport.standardise
+    averaged = configured("paper", "flow_matching", "ga", "autoencoder.ema_decay=0.9")
+    assert refusal(config.build, averaged).startswith("--config.autoencoder.ema_decay=0.9: expected 0 with keep = best")
     weights = [
         configured("paper", process, "joint").latent.closure_weight for process in ("diffusion", "flow_matching")
     ]

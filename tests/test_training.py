@@ -121,6 +121,39 @@ def test_moving_average_warms_up_and_then_decays_as_configured(tmp_path):
     np.testing.assert_allclose(state.ema["w"], 0.9 * state.params["w"], rtol=1e-6)  # decay min(0.9, 1 / 10) of zero
 
 
+def test_the_best_parameters_are_those_of_the_least_validation_loss_also_after_a_resume(tmp_path):
+    def loss(params, batch, keys):
+        return jnp.mean(
+            (params["w"] - batch["x"]) ** 2
+        ), {}  # x is the step's number: w rises, and passes 0.5 on its way
+
+    train_step = steps.make_train_step(loss, optax.with_extra_args_support(optax.adam(0.1)), None)
+
+    def looped(**changes):
+        validate = lambda params: {"validation_loss": abs(float(params["w"][0]) - 0.5)}  # noqa: E731
+        return quadratic_phase(12, train_step=train_step, validate=validate, keeps_best=True, **changes)
+
+    whole, broken = WorkDir(tmp_path / "whole"), WorkDir(tmp_path / "broken")
+    for work in (whole, broken):
+        work.path.mkdir()
+    state = loop.run(looped(), initial_state(), whole, log_every=1, checkpoint_every=2)
+    found = [record["validation_loss"] for record in records(whole) if "validation_loss" in record]
+    assert 0 < int(np.argmin(found)) < len(found) - 1
+    np.testing.assert_allclose(abs(state.ema["w"][0] - 0.5), min(found), rtol=1e-5)
+    assert abs(state.params["w"][0] - 0.5) == pytest.approx(found[-1], rel=1e-5)
+
+    def stop_at_nine(step):
+        if step == 9:
+            raise RuntimeError("pulled the plug")
+        return looped().batch_at(step)
+
+    with pytest.raises(RuntimeError):
+        loop.run(looped(batch_at=stop_at_nine), initial_state(), broken, log_every=1, checkpoint_every=2)
+    again = loop.run(looped(), initial_state(), broken, log_every=1, checkpoint_every=2)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
+    assert records(broken) == records(whole)
+
+
 def test_the_plateau_schedule_lowers_the_rate_where_the_loss_stays_and_only_there():
     adam = optimiser(Optimisation(learning_rate=0.01), Plateau(decay_every=60, decay_factor=0.5))
 

@@ -88,6 +88,8 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
     started = "" if mode == "evaluate" else origins.started_from(experiment, work)
     with work.lock():
         dataset = given or origins.simulated_data(experiment, work)
+        if not experiment.autoencoder_training.settings.standardise:
+            dataset = dataset.in_physical_units()
         facts = provenance.provenance(dataset.path, dataset.checksum)
         facts |= {"regime": found} if (found := origins.regime(experiment, dataset)) else {}
         before = processes.on_main(work.provenance)

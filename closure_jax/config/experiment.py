@@ -72,7 +72,7 @@ class Experiment:
     transport: Transport
     program: Any
     coupling: Coupling
-    autoencoder_training: Trained[settings.Optimisation]
+    autoencoder_training: Trained[settings.AutoencoderOptimisation]
     transport_training: Trained[settings.TransportOptimisation]
     sampler: settings.Sampler
     training: settings.Training

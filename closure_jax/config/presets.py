@@ -23,7 +23,9 @@ def paper() -> ConfigDict:
     config.autoencoder.update(batch_size=100, steps=162_000, learning_rate=1e-3)  # 1000 epochs
     config.network.update(width=20, modes=4, depth=4, hidden=128)
     use(config, "transport.schedule", "step", decay_every=16_200, decay_factor=0.5)  # 100 epochs
-    config.transport.update(batch_size=100, steps=162_000, learning_rate=1e-3, ema_decay=0.999)
+    config.transport.update(batch_size=100, steps=162_000, learning_rate=1e-3)
+    config.autoencoder.standardise = config.transport.standardise = False
+    config.autoencoder.keep = "best"
     use(config, "coupling", "held", period=5, white_noise=5e-5)
     return config
 
@@ -132,6 +134,7 @@ def in_one_call(config: ConfigDict) -> None:
     config.sampler.steps = config.evaluation.rollout_sampler_steps = 1
     config.evaluation.steps = (1,)
     if config.preset == "paper":
+        config.transport.standardise = True
         config.network.modes = (
             16 if physical else 8
         )  # as many as carry the noise, which no state in transit brings along
@@ -151,6 +154,7 @@ def large_eddies(config: ConfigDict) -> None:
     """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step; see docs/les.md."""
     use(config, "problem", "les", domain_length=2 * math.pi)
     in_physical_space(config)
+    config.autoencoder.standardise = config.transport.standardise = True
     config.evaluation.turnovers = 200.0
     if config.preset == "paper":  # Re = 5000
         config.problem.update(resolution=512, viscosity=2e-4, dt=1e-3, solver_dt=5e-3)

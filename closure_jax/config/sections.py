@@ -30,7 +30,7 @@ _SCHEDULE = Choice("schedule", SCHEDULES, "step")
 SECTIONS: dict[str, Section] = {
     "problem": Section((Choice("kind", PROBLEMS, "kolmogorov", frozenset({"stored_resolution"})),)),
     "data": Section(settings=settings.Data),
-    "autoencoder": Section((Choice("kind", AUTOENCODERS, "published"), _SCHEDULE), settings.Optimisation),
+    "autoencoder": Section((Choice("kind", AUTOENCODERS, "published"), _SCHEDULE), settings.AutoencoderOptimisation),
     "latent": Section((Choice("kind", LATENTS, "ga"),)),
     "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "published", _BUILT),)),
     "transport": Section((Choice("process", TRANSPORTS, "flow_matching"), _SCHEDULE), settings.TransportOptimisation),

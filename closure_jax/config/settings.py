@@ -1,6 +1,7 @@
 """Fields that a section has whatever pieces are chosen, with their published values and rules."""
 
 import dataclasses
+from typing import Literal
 
 from closure_jax.errors import check, not_negative, positive
 
@@ -83,6 +84,8 @@ class Optimisation:
       learning_rate: of Adam, before its schedule.
       clip_norm: largest norm of a gradient; 0: any.
       ema_decay: of the moving average of parameters, which is what is used later; 0: the last parameters.
+      keep: 'last', the moving average at the end is what is used later; 'best', the parameters of the checkpoint with the least
+        validation loss, as the published autoencoders.
     """
 
     batch_size: int = 100
@@ -90,6 +93,7 @@ class Optimisation:
     learning_rate: float = 1e-3
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         positive(self, "steps", most=2_000_000_000)
@@ -98,6 +102,21 @@ class Optimisation:
         check(self.batch_size >= 2, f"batch_size={self.batch_size}: expected a whole number of at least 2")
         not_negative(self, "clip_norm")
         check(0 <= self.ema_decay < 1, f"ema_decay={self.ema_decay}: expected a number from 0 up to, not including, 1")
+        check(
+            self.keep == "last" or self.ema_decay == 0,
+            f"ema_decay={self.ema_decay}: expected 0 with keep = best, where nothing is averaged",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderOptimisation(Optimisation):
+    """How the autoencoders are trained.
+
+    Attributes:
+      standardise: fields at mean 0 and variance 1; false: in their units, as published.
+    """
+
+    standardise: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,6 +87,10 @@ class Dataset:
         norms = {field: _normalisation(parts["train"]) for field, parts in cut.items()}
         return dataclasses.replace(self, **cut, normalisation=norms, checksum=checksum)
 
+    def in_physical_units(self) -> "Dataset":
+        """The same with fields that stay as they are where others are normalised."""
+        return dataclasses.replace(self, normalisation={field: Normalisation(0.0, 1.0) for field in FIELDS})
+
 
 def load(
     path: pathlib.Path, snapshots: int, interval: float, burn_in: float, physics: dict[str, Any] | None = None

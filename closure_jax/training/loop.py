@@ -30,6 +30,8 @@ class Phase:
       key: of the phase; the step folds in its number.
       learning_rate: (step, state) -> rate, for the record.
       validate: moving average of params -> measures, called at checkpoints.
+      keeps_best: in place of the average stand the parameters of the checkpoint with the least "validation_loss"; those of the
+        step are validated.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Phase:
     key: jax.Array
     learning_rate: Callable[[int, TrainState], float]
     validate: Callable[[Any], dict[str, float]]
+    keeps_best: bool = False
 
 
 def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkpoint_every: int) -> TrainState:
@@ -85,6 +88,7 @@ def _train(
     checkpoint_every: int,
 ) -> TrainState:
     step_fn = devices.data_parallel(phase.train_step)
+    best = phase.validate(state.ema)["validation_loss"] if phase.keeps_best and start else np.inf
     processes.barrier()  # collectives don't wait for a process that is still reading its files
     state = devices.replicate(state)
     log = work.metrics(phase.name, start)
@@ -108,7 +112,10 @@ def _train(
             }
             host = devices.unreplicate(state) if saves or stops else None
             if host is not None and saves:
-                values |= phase.validate(host.ema)
+                values |= phase.validate(host.params if phase.keeps_best else host.ema)
+                if phase.keeps_best and values["validation_loss"] < best:
+                    best, host = values["validation_loss"], host.replace(ema=host.params)
+                    state = devices.replicate(host)
             log.write(done, values)  # first, since a run that goes on from the checkpoint does not write it again
             if host is not None:
                 checkpoints.save(done, host.as_dict())

@@ -134,17 +134,18 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         batch = {name: values[rows] for name, values in prepared.examples.items()}
         return batch | {"position": np.arange(settings.batch_size)}
 
+    log, keeps_best = experiment.training, settings.keep == "best"
     looped = loop.Phase(
         name=phase.name,
         section=phase.section,
         steps=settings.steps,
         batch_at=batch_at,
-        train_step=steps.make_train_step(prepared.loss, adam, settings.ema_decay),
+        train_step=steps.make_train_step(prepared.loss, adam, None if keeps_best else settings.ema_decay),
         key=random.stream(experiment.seed, "train", phase.name),
         learning_rate=lambda step, state: float(rate(step)) * plateau_factor(state),
         validate=prepared.validate,
+        keeps_best=keeps_best,
     )
-    log = experiment.training
     state = loop.run(looped, TrainState.create(params, adam), run.work, log.log_every, log.checkpoint_every)
     return state.ema
 

@@ -16,7 +16,8 @@ class TrainState:
       step: number of steps done, a scalar.
       params: of the networks.
       opt_state: of the optimiser.
-      ema: exponential moving average of `params`, which is what validation and the trained closure use.
+      ema: exponential moving average of `params`, which is what validation and the trained closure use; with
+        `keep = best` the parameters of the checkpoint that validated best so far.
     """
 
     step: jax.Array

@@ -25,11 +25,11 @@ Loss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def make_train_step(
-    loss: Loss, optimiser: optax.GradientTransformationExtraArgs, ema_decay: float
+    loss: Loss, optimiser: optax.GradientTransformationExtraArgs, ema_decay: float | None
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """A step for `devices.data_parallel`: gradient of the global mean, optimiser, moving average.
 
-    The average warms up: its decay is min(ema_decay, (1 + step) / (10 + step)).
+    The average warms up: its decay is min(ema_decay, (1 + step) / (10 + step)). Without a decay the step leaves it alone.
     """
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -39,8 +39,10 @@ def make_train_step(
         value, metrics, gradients = devices.mean((value, metrics, gradients))
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        ema = state.ema
+        if ema_decay is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.incremental_update(params, ema, 1 - decay)
         return TrainState(state.step + 1, params, opt_state, ema), {"loss": value, **metrics}
 
     return train_step
