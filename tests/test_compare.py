@@ -22,7 +22,7 @@ from closure_jax.commands import compare
 from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages import drawing
 from closure_jax.pages import results as results_lib
-from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout
+from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout, verdicts
 from closure_jax.pages.comparison import runs as comparison
 from closure_jax.pages.comparison import tables as comparison_tables
 
@@ -160,10 +160,11 @@ def write_study(path: Path, gain: float) -> Path:
         }
         for latent, factor in (("recon", 1.0), ("ga", gain))
         for fraction in (0.0625, 0.25, 1.0)
-        for seed in (0, 1)
+        for seed in (0, 1, 2)
     ]
     path.mkdir(parents=True)
-    (path / "study.json").write_text(json.dumps({"kind": "data_efficiency", "points": points}))
+    study = {"kind": "data_efficiency", "preset": "small", "points": points}
+    (path / "study.json").write_text(json.dumps(study))
     return path
 
 
@@ -376,31 +377,51 @@ def test_nothing_is_claimed_of_what_was_not_measured():
     assert all(claim.sentence.startswith("Needs ") for claim in found)
 
 
-def test_one_step_needs_the_spread_as_well_as_the_mean(tmp_path):
+def of_seeds(folder: Path, process: str, latent: str, results: dict | None = None, scatter: float = 0.01) -> list[Path]:
+    """Three runs whose a priori figures and geometry scatter by a share; figures of `results` where it is given."""
+    paths = []
+    for seed, factor in enumerate((1 - scatter, 1.0, 1 + scatter)):
+        content = json.loads(json.dumps(results or make_results(latent, seed))) | {"seed": seed}
+        for values in content["a_priori"]["by_steps"].values():
+            values |= {
+                name: factor * values[name] for name in ("milliseconds_per_sample", "spread_ratio", "excess_error")
+            }
+        paths.append(write_run(folder / f"{process}_{latent}-{seed}", process, latent, seed, results=content))
+    return paths
+
+
+def test_one_step_needs_the_spread_as_well_as_the_mean_and_three_seeds(tmp_path):
     results = make_results("ga", 0)
-    (model,) = models_of(write_run(tmp_path / "mean", "flow_matching", "ga", results=results))
+    (model,) = models_of(*of_seeds(tmp_path / "mean", "flow_matching", "ga", results))
     claim = claims.one_step([model])
     assert claim.verdict == "does not hold"
     assert "the mean holds" in claim.sentence and "the law does not hold (spread 0.333" in claim.sentence
+    assert claim.sentence.endswith("(preset small; networks fourier; on 1 cpu device (cpu); seeds 0, 1, 2)")
+    (alone,) = models_of(write_run(tmp_path / "alone", "flow_matching", "ga", results=results))
+    claim = claims.one_step([alone])
+    assert claim.verdict == "undecided" and claim.sentence.endswith("seed 0; no verdict from fewer than 3 seeds)")
 
     results["a_priori"]["by_steps"]["1"] |= {"spread_ratio": 0.97, "crps_ratio": 1.03}
-    (model,) = models_of(write_run(tmp_path / "law", "flow_matching", "ga", results=results))
+    (model,) = models_of(*of_seeds(tmp_path / "law", "flow_matching", "ga", results))
     assert claims.one_step([model]).verdict == "holds"
+    (model,) = models_of(*of_seeds(tmp_path / "scattered", "flow_matching", "ga", results, scatter=0.2))
+    assert claims.one_step([model]).verdict == "undecided"
 
     results["a_priori"]["by_steps"]["1"]["over_floor"] = 1.2
-    (model,) = models_of(write_run(tmp_path / "off", "flow_matching", "ga", results=results))
+    (model,) = models_of(*of_seeds(tmp_path / "off", "flow_matching", "ga", results))
     assert claims.one_step([model]).verdict == "does not hold"
 
 
 def test_speed_is_one_latent_step_against_fifty_physical_ones(tmp_path):
-    physical = write_run(tmp_path / "dm", "diffusion", "physical")  # 50 steps: 200 ms
-    for milliseconds, verdict in ((1.9, "holds"), (2.1, "does not hold")):
+    physical = of_seeds(tmp_path / "dm", "diffusion", "physical")  # 50 steps: 200 ms
+    for milliseconds, verdict in ((1.8, "holds"), (2.2, "does not hold")):
         results = make_results("ga", 0)
         results["a_priori"]["by_steps"]["1"]["milliseconds_per_sample"] = milliseconds
-        latent = write_run(tmp_path / verdict, "flow_matching", "ga", results=results)
-        claim = claims.speed(models_of(physical, latent))
+        latent = of_seeds(tmp_path / verdict, "flow_matching", "ga", results, scatter=0.02)
+        claim = claims.speed(models_of(*physical, *latent))
         assert claim.verdict == verdict
-        assert estimates.number_text(200 / milliseconds) in claim.sentence
+        assert f"FM GA {200 / milliseconds:.0f}" in claim.sentence
+    assert claims.speed(models_of(physical[0], latent[0])).verdict == "undecided"
 
 
 def test_a_latent_model_is_weighed_against_its_physical_twin(tmp_path):
@@ -408,30 +429,51 @@ def test_a_latent_model_is_weighed_against_its_physical_twin(tmp_path):
     for values in slow["a_priori"]["by_steps"].values():
         values["milliseconds_per_sample"] = 500.0
     paths = [
-        write_run(tmp_path / "physical", "flow_matching", "physical"),
-        write_run(tmp_path / "ga", "flow_matching", "ga"),
-        write_run(tmp_path / "dm", "diffusion", "ga", results=slow),  # has no twin
+        *of_seeds(tmp_path, "flow_matching", "physical"),
+        *of_seeds(tmp_path, "flow_matching", "ga"),
+        *of_seeds(tmp_path, "diffusion", "ga", slow),  # has no twin
     ]
     assert claims.cheaper_than_physical(models_of(*paths)).verdict == "holds"
-    paths.append(write_run(tmp_path / "recon", "flow_matching", "recon", results=slow))
+    paths += of_seeds(tmp_path, "flow_matching", "recon", slow)
     claim = claims.cheaper_than_physical(models_of(*paths))
-    assert claim.verdict == "holds in part" and "FM recon 2.500" in claim.sentence
+    assert claim.verdict == "does not hold" and "FM recon 2.500" in claim.sentence
 
 
-def test_geometry_is_weighed_against_reconstruction_alone(folders, tmp_path):
+def test_geometry_is_weighed_against_reconstruction_alone_seed_by_seed(tmp_path):
     """Topology is not measured without its packages."""
-    models = models_of(*folders[:-1])
-    for weigh in (claims.distortion, claims.topology):
-        assert [weigh(models, latent).verdict for latent in ("ga", "mp", "joint")] == [
-            *("holds", "does not hold", "not measured"),
-        ]
-    paths = []
-    for latent in ("recon", "ga"):
-        results = make_results(latent, 0)
-        results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology]"}
-        paths.append(write_run(tmp_path / latent, "flow_matching", latent, results=results))
-    claim = claims.topology(models_of(*paths), "ga")
+
+    def models(quality, scatter=0.02, topology=True):
+        folder, paths = tmp_path / f"{quality}-{scatter}-{topology}", []
+        for latent, of_latent in (("recon", 1.0), ("ga", quality)):
+            for seed in range(3):
+                results = make_results(latent, seed, of_latent * (1 + scatter * (seed - 1)))
+                if not topology:
+                    results["latent_geometry"]["topology"] = {"missing": "install closure_jax[topology]"}
+                paths.append(write_run(folder / f"{latent}{seed}", "flow_matching", latent, seed, results=results))
+        return models_of(*paths)
+
+    for quality, verdict in ((0.5, "holds"), (1.5, "does not hold"), (1 + 1e-9, "alike"), (0.99, "alike")):
+        found = models(quality)
+        for weigh in (claims.distortion, claims.topology):
+            assert weigh(found, "ga").verdict == verdict
+            assert weigh(found, "mp").verdict == "not measured"
+    assert claims.distortion(models(0.93, scatter=0.5), "ga").verdict == "undecided"
+    claim = claims.topology(models(0.5, topology=False), "ga")
     assert claim.verdict == "not measured" and "closure_jax[topology]" in claim.sentence
+
+
+def test_verdicts_do_not_flip_under_noise_of_the_size_of_the_seeds_scatter():
+    """Two alike, and two that differ by far more than their scatter, drawn a thousand times with three seeds each."""
+    rng = np.random.default_rng(0)
+    alike = [verdicts.outcome(0.1 * rng.standard_normal(3), 0.05) for _ in range(1000)]
+    assert alike.count("better") + alike.count("worse") < 50  # 5 % of the intervals do not hold the difference
+    apart = [verdicts.outcome(1.0 + 0.05 * rng.standard_normal(3), 0.05) for _ in range(1000)]
+    assert apart.count("better") == 1000
+    same = [verdicts.outcome(1e-9 * rng.standard_normal(3), 0.05) for _ in range(100)]
+    assert set(same) == {"alike"}
+    assert {verdicts.outcome(x, 0.05) for x in ([1.0], [1.0, 1.0], [], [None, 1.0, 1.0])} == {"undecided"}
+    inside = [verdicts.within(1.0 + 0.1 * rng.standard_normal(3), high=1.0) for _ in range(1000)]
+    assert inside.count(True) < 50 and inside.count(False) < 50  # at the bound nothing is decided, but by chance
 
 
 def test_data_efficiency_is_read_off_the_study_and_interpolated_between_its_points(tmp_path):
@@ -440,8 +482,10 @@ def test_data_efficiency_is_read_off_the_study_and_interpolated_between_its_poin
         _, studies = reading.read([write_study(tmp_path / verdict, gain)])
         claim = claims.data_efficiency(studies, "ga")
         assert claim.verdict == verdict
-        assert needed in claim.sentence
+        assert needed in claim.sentence and claim.sentence.endswith("(preset small; seeds 0, 1, 2)")
         assert claims.data_efficiency(studies, "mp").verdict == "not measured"
+    _, studies = reading.read([write_study(tmp_path / "alike", 0.98)])
+    assert claims.data_efficiency(studies, "ga").verdict == "alike"
     curve = {0.1: 0.4, 0.4: 0.2, 1.0: 0.1}
     assert claims.fraction_needed(curve, 0.3) == pytest.approx(0.1 * (4 / 3) ** 2)
     assert claims.fraction_needed(curve, 0.5) == 0.1

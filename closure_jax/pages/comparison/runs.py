@@ -55,7 +55,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study.json: its `kind`, and points with measures as in results.json.
+    """A study.json: its `kind`, points with measures as in results.json, and the preset of their runs, "" where it has none.
 
     A point of data_efficiency has latent, fraction (of the training trajectories), trajectories and seed; one of holding has
     closure, seed, rule and period.
@@ -64,6 +64,7 @@ class Study:
     path: pathlib.Path
     kind: str
     points: Sequence[Mapping[str, Any]]
+    preset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
