@@ -501,7 +501,7 @@ def test_everything_is_written(folders, tmp_path, capsys):
     assert compare.main([*map(str, folders), f"--output={output}", f"--docs={docs}"]) == 0
     assert str(output / "compare.html") in capsys.readouterr().out
     for folder in (output / "figures", output / "results", docs.parent / "results"):
-        assert {path.stem for path in folder.iterdir()} == FIGURES == set(content.CAPTIONS)
+        assert {path.stem for path in folder.glob("*.png")} == FIGURES == set(content.CAPTIONS)
     for path in (output / "figures").iterdir():
         image = Image.open(path)
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -516,6 +516,42 @@ def test_everything_is_written(folders, tmp_path, capsys):
     assert page.count("data:image/png;base64,") == len(FIGURES) and 'src="http' not in page
     for claim in claims.claims(models_of(*folders[:-1]), reading.read(folders)[1]):
         assert claim.title in text and claim.title in page
+
+    kept = sorted((docs.parent / "results" / "runs").glob("*.json"))
+    assert [file.stem for file in kept][:3] == ["dm_physical-small-0", "fm_ga-small-0", "fm_ga-small-1"] and len(
+        kept
+    ) == 7
+    assert all(file.stat().st_size < 30_000 for file in kept)
+    again = tmp_path / "again" / "page.md"
+    assert compare.main([*map(str, kept + folders[-2:]), f"--output={tmp_path / 'second'}", f"--docs={again}"]) == 0
+    assert again.read_text() == text  # what is committed makes the page
+    assert [file.read_text() for file in kept] == [
+        file.read_text() for file in sorted((again.parent / "results" / "runs").glob("*.json"))
+    ]
+
+
+def test_what_is_no_summary_is_refused(folders, tmp_path, capsys):
+    summary = tmp_path / "summary.json"
+    for written in (
+        "[]",
+        "{}",
+        '{"kind": "run"}',
+        '{"kind": "run", "config": {}, "results": {}, "arrays": {"a": ["x"]}}',
+        "{",
+    ):
+        summary.write_text(written)
+        assert str(summary) in refused(capsys, folders[0], summary, f"--output={tmp_path / 'out'}")
+
+
+def test_seeds_that_start_from_closures_of_their_own_are_one_model(tmp_path):
+    paths = []
+    for seed in range(3):
+        paths.append(write_run(tmp_path / f"online{seed}", "score", "ga", seed))
+        stored_config = json.loads((paths[-1] / "config.json").read_text())
+        stored_config["program"] = {"kind": "online", "start": f"runs/cs_ga-{seed}"}
+        (paths[-1] / "config.json").write_text(json.dumps(stored_config))
+    (model,) = models_of(*paths)
+    assert model.name == "CS GA, online" and len(model.runs) == 3
 
 
 def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from PIL import Image
 import closure_jax
 from closure_jax.commands import study
 from closure_jax.evaluation import measures
+from closure_jax.pages.comparison import reading
 from closure_jax.workdir import write_json
 
 pytestmark = pytest.mark.slow
@@ -181,6 +182,18 @@ def test_report_opens_offline(finished):
     assert len(parser.found) >= 8
     assert all(source.startswith(("data:", "#")) for source in parser.found)
     assert len(list((workdir / "figures").iterdir())) >= 8
+
+
+def test_a_summary_has_what_a_comparison_needs_and_no_place_of_this_machine(finished):
+    workdir, _ = finished
+    (whole,), (short,) = (reading.read([path])[0] for path in (workdir, workdir / "summary.json"))
+    assert (workdir / "summary.json").stat().st_size < 30_000
+    assert short.config == whole.config and short.results.keys() == whole.results.keys()
+    assert short.arrays.keys() == whole.arrays.keys()
+    for name, array in whole.arrays.items():
+        np.testing.assert_allclose(short.arrays[name], array, rtol=1e-6)
+    text = (workdir / "summary.json").read_text()
+    assert str(workdir.parent) not in text and json.loads(text)["curves"]["transport"]["step"][-1] == 60
 
 
 def test_a_second_start_does_nothing_twice_and_says_so(finished, data):

@@ -9,13 +9,15 @@ from closure_jax.commands import cli
 from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.comparison import claims as claims_lib
-from closure_jax.pages.comparison import content, reading, runs, tables
+from closure_jax.pages.comparison import content, reading, runs, summaries, tables
 from closure_jax.pages.tables import Table, markdown_text
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser("closure_jax compare", "Put finished runs beside each other and against the paper's claims.")
-    parser.add_argument("directories", nargs="*", metavar="DIR", type=pathlib.Path, help="work directories, studies")
+    parser.add_argument(
+        "directories", nargs="*", metavar="DIR", type=pathlib.Path, help="work directories, summaries, studies"
+    )
     parser.add_argument("--output", metavar="DIR", type=pathlib.Path, default="comparison", help="default comparison/")
     parser.add_argument("--docs", metavar="FILE.md", type=pathlib.Path, help="write the page in Markdown here as well")
     return parser.parse_args(arguments)
@@ -27,12 +29,15 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     Args:
       directories: work directories of finished runs, and folders with a study.json.
       output: folder to write to; made where it is not there.
-      docs: Markdown file to write results.md to as well, with its pictures in results/ beside it.
+      docs: Markdown file to write results.md to as well, with its pictures in results/ beside it, and the runs' summaries, from
+        which the same page can be made again, in results/runs/.
     Raises:
       UserError: an input that can't be read, or an output that can't be used; nothing is written.
     """
     _check_output(output, docs)
     found, studies = reading.read(directories)
+    if docs is not None:  # the page is that of the summaries beside it, so that they make it again
+        found = [summaries.as_run(run.path, reading.summary(run)) for run in found]
     models = runs.gather(found)
     shares = [study for study in studies if study.kind == "data_efficiency"]
     claims = claims_lib.claims(models, shares) if models or shares else []  # studies of other questions have none
@@ -50,6 +55,10 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     folders = [output / "figures", output / "results"]
     if docs is not None:
         texts[docs] = markdown
+        kept = docs.parent / "results" / "runs"
+        texts |= {
+            kept / f"{name}.json": summaries.text(run.summary or {}) for name, run in summaries.named(models).items()
+        }
         folders.append(docs.parent / "results")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +67,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         for name, picture in pictures.items():
             (folder / f"{name}.png").write_bytes(picture)
     for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"written: {path}")
 

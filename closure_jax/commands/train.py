@@ -127,8 +127,10 @@ def judge(
     work: WorkDir,
     facts: dict[str, Any],
 ) -> None:
-    """Evaluates, and writes arrays.npz, figures, report.html and, last, results.json."""
+    """Evaluates, and writes arrays.npz, figures, report.html the summary and, last, results.json."""
     from closure_jax.evaluation import evaluate
+    from closure_jax.pages.comparison import summaries
+    from closure_jax.pages.comparison.runs import Run
     from closure_jax.pages.run import report
 
     spent = work.wall_seconds()
@@ -144,7 +146,10 @@ def judge(
         np.savez_compressed(file, **named)
     with work.timed("report"):
         report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
-    work.write_results(results | {"wall_seconds": work.wall_seconds()})
+    results["wall_seconds"] = work.wall_seconds()
+    judged = Run(work.path, config_lib.to_dict(experiment.config), results, arrays)
+    summaries.write(work.path / "summary.json", summaries.of(judged, facts, work.records()))
+    work.write_results(results)
     evaluate.forget_rollouts(work)
 
 

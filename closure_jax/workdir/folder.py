@@ -1,7 +1,7 @@
 """The folder of a run: resolved configuration, metrics, checkpoints, results.
 
 A work directory holds config.json (nested), provenance.json (versions, device, revision, data checksum), metrics.jsonl,
-tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html and, written last,
+tensorboard/, checkpoints/PHASE/STEP/ (Orbax), wall_seconds.json, arrays.npz, figures/, report.html, summary.json and, last,
 results.json. `.digests` vouches for the JSON and for each record. `rollouts/` holds ensembles while an evaluation runs.
 """
 
@@ -155,9 +155,10 @@ class WorkDir:
         """A log of `phase` that continues after step `start`: later lines of an interrupted run are cut."""
         return MetricsLog(self.path, phase, start)
 
-    def records(self, phase: str) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl that belong to `phase`."""
-        return [record for _, record in records_lib.read(self.path / "metrics.jsonl") if record["phase"] == phase]
+    def records(self, phase: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that belong to `phase`; all of them for None."""
+        found = records_lib.read(self.path / "metrics.jsonl")
+        return [record for _, record in found if phase in (None, record["phase"])]
 
     def results(self) -> dict[str, Any] | None:
         """results.json, or None."""

@@ -13,7 +13,10 @@ from closure_jax.pages.tables import Table, markdown_text
 _ONE_SEED = (
     "Models with one seed are shown without an interval: between them, differences of one or two percent mean nothing."
 )
-_SEEDS = "± is half the 95 % t-interval of the mean over seeds, which differ in data, initial weights and samples."
+_SEEDS = (
+    "± is half the 95 % t-interval of the mean over seeds, which share the data and differ in initial weights, batches and"
+    " samples."
+)
 _CLAIMS = "Claims of the paper"
 _DATA_SECTION = "Training data"
 _HOLDING_SECTION = "How long a draw is held"

@@ -195,14 +195,15 @@ def _lacking_axis(axes: Axes) -> None:
     positive = values[values > 0]
     low, high = (positive.min(), positive.max()) if positive.size else (1e-4, 1e-2)
     edge = low / (2 if positive.size == values.size else 5)
+    for line, value in zip(list(axes.lines), values, strict=True):
+        if value <= 0:
+            line.set(xdata=[edge], marker="<", clip_on=False)
+    axes.set_xlim(edge, 2 * high)
     axes.set_xscale("log")
     axes.set_xlim(edge, 2 * high)
     axes.xaxis.set_major_locator(drawing.LogTicks(most=3))
     axes.xaxis.set_major_formatter(drawing.LogTexts())
     axes.xaxis.set_minor_locator(NullLocator())
-    for line, value in zip(list(axes.lines), values, strict=True):
-        if value <= 0:
-            line.set(xdata=[edge], marker="<", clip_on=False)
 
 
 @style.small_png

@@ -40,12 +40,16 @@ _MOST_DETAILS = 3  # more differing fields than this make no name
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, config.json, results.json, and the arrays of arrays.npz (empty where there is none)."""
+    """A finished run: its folder, config.json, results.json, and the arrays of arrays.npz (empty where there is none).
+
+    `path` is a file, and `summary` what it holds, where the run is known by its summary alone.
+    """
 
     path: pathlib.Path
     config: Mapping[str, Any]
     results: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+    summary: Mapping[str, Any] | None = None
 
     @property
     def circumstances(self) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def gather(runs: Sequence[Run]) -> list[Model]:
                 f"'{runs[0].path}' is of the problem {kinds[0]}, '{run.path}' of {kinds[1]}: expected runs of one problem;"
                 " compare them apart"
             )
-        identity = {name: value for name, value in settings(run.config).items() if name != "seed"}
+        identity = _identity(run)
         key = json.dumps([identity, run.circumstances], sort_keys=True)
         for other in groups.setdefault(key, []):
             if other.config.get("seed") == run.config.get("seed"):
@@ -182,6 +186,12 @@ def gather(runs: Sequence[Run]) -> list[Model]:
         groups[key].append(run)
     models = [Model("", tuple(sorted(group, key=lambda run: str(run.config.get("seed"))))) for group in groups.values()]
     return [dataclasses.replace(model, name=name) for model, name in _names(sorted(models, key=_order))]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """The configuration but for the seed; of a closure to start from only that there is one, since each seed has its own."""
+    found = {name: value for name, value in settings(run.config).items() if name != "seed"}
+    return found | ({"program.start": bool(found["program.start"])} if "program.start" in found else {})
 
 
 def _order(model: Model) -> tuple:
@@ -213,8 +223,8 @@ def _kind(model: Model) -> tuple[str, ...]:
 
 def different_fields(model: Model, other: Model) -> list[str]:
     """Fields, seed apart, by which two models' configurations or circumstances differ."""
-    mine, theirs = (settings(one.runs[0].config) | one.runs[0].circumstances for one in (model, other))
-    return [field for field in mine | theirs if field != "seed" and mine.get(field) != theirs.get(field)]
+    mine, theirs = (_identity(one.runs[0]) | one.runs[0].circumstances for one in (model, other))
+    return [field for field in mine | theirs if mine.get(field) != theirs.get(field)]
 
 
 def twin(model: Model, models: Sequence[Model], process: str | None = None, latent: str | None = None) -> Model | None:

@@ -1,0 +1,126 @@
+"""Summaries: what a comparison needs of a finished run, in one small JSON file that can be kept where the run can't.
+
+{"kind": "run", "config", "results", "provenance": as the run's own files, without places on its machine;
+ "curves": {phase: {"step", "loss", "validation_loss"}}, some thirty points of each; "arrays": spectra, by name}
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from closure_jax import files
+from closure_jax.errors import UserError, check
+from closure_jax.pages.comparison.runs import Model, Run
+
+KIND = "run"
+ARRAYS = ("energy_", "noise_spectrum_")
+"""How the arrays begin of which a comparison draws."""
+
+_DIGITS = 7  # of a number: more than any seed leaves alike
+_POINTS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class _Curve:
+    step: list[int]
+    loss: list[float]
+    validation_loss: list[float | None]
+
+
+def of(run: Run, provenance: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The summary of a run.
+
+    Args:
+      run: its files.
+      provenance: of provenance.json; the path of the data is left out.
+      records: of metrics.jsonl.
+    """
+    by_phase: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_phase.setdefault(str(record.get("phase")), []).append(record)
+    arrays = {name: array.tolist() for name, array in run.arrays.items() if name.startswith(ARRAYS)}
+    summary = {
+        "kind": KIND,
+        "config": run.config,
+        "results": _rounded(files.plain(run.results)),
+        "provenance": {name: value for name, value in provenance.items() if name != "data_path"},
+        "curves": {phase: _rounded(dataclasses.asdict(_thinned(found))) for phase, found in by_phase.items()},
+        "arrays": _rounded(arrays),
+    }
+    return files.plain(summary)
+
+
+def _thinned(records: Sequence[Mapping[str, Any]]) -> _Curve:
+    """About thirty of a phase's records, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(records) - 1, min(_POINTS, len(records))).round().astype(int))
+    kept = [records[place] for place in places]
+    return _Curve(
+        [int(record["step"]) for record in kept],
+        [record.get("loss", float("nan")) for record in kept],
+        [record.get("validation_loss") for record in kept],
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list) else value
+
+
+def text(summary: Mapping[str, Any]) -> str:
+    """JSON with a line for each part, so that a change of one is seen as such."""
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(part, separators=(',', ':'), allow_nan=False)}"
+        for name, part in summary.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def write(file: pathlib.Path, summary: Mapping[str, Any]) -> None:
+    """Writes the summary of a run into its folder, whole, vouched for."""
+    content = text(summary).encode()
+    files.vouch(file, content)
+    with files.aside(file) as partial:
+        partial.write_bytes(content)
+
+
+def read(file: pathlib.Path) -> Run:
+    """The run that a summary is of.
+
+    Raises:
+      UserError: the file is no summary, or can't be read.
+    """
+    content: dict[str, Any] = files.read_json(file, "restore it, or run its experiment again") or {}
+    parts = [content.get(name) for name in ("config", "results", "arrays")]
+    check(
+        content.get("kind") == KIND and all(isinstance(part, dict) for part in parts),
+        f"'{file}' is no summary of a run: expected the summary.json that a finished run leaves",
+    )
+    try:
+        return as_run(file, content)
+    except (ValueError, TypeError):
+        raise UserError(f"'{file}' has arrays that are none: expected the summary.json of a finished run") from None
+
+
+def as_run(path: pathlib.Path, summary: Mapping[str, Any]) -> Run:
+    """What a comparison knows of a run by its summary."""
+    arrays = {name: np.array(values, float) for name, values in summary["arrays"].items()}
+    return Run(path, summary["config"], summary["results"], arrays, summary)
+
+
+def named(models: Sequence[Model]) -> dict[str, Run]:
+    """Runs by a name for their summaries: experiment, what more was done, preset, seed; of two alike the folder's as well."""
+    found: dict[str, Run] = {}
+    for model in models:
+        more = [model.variant.replace(", ", "-")] if model.variant and model.variant != "online" else []
+        for run in model.runs:
+            facts = [run.config.get("experiment"), *more, run.config.get("preset"), run.config.get("seed")]
+            name = "-".join(map(str, facts))
+            found[name if name not in found else f"{name}-{run.path.stem}"] = run
+    return found
