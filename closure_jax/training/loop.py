@@ -88,7 +88,8 @@ def _train(
     checkpoint_every: int,
 ) -> TrainState:
     step_fn = devices.data_parallel(phase.train_step)
-    best = phase.validate(state.ema)["validation_loss"] if phase.keeps_best and start else np.inf
+    validated = phase.keeps_best and start >= checkpoint_every  # then a checkpoint was the best before
+    best = phase.validate(state.ema)["validation_loss"] if validated else np.inf
     processes.barrier()  # collectives don't wait for a process that is still reading its files
     state = devices.replicate(state)
     log = work.metrics(phase.name, start)
