@@ -176,7 +176,8 @@ def test_the_plateau_schedule_lowers_the_rate_where_the_loss_stays_and_only_ther
 
 
 def test_the_recorded_rate_has_the_factor_of_the_plateau():
-    settings, zeros = Optimisation(learning_rate=0.01, clip_norm=1.0), {"w": jnp.zeros(2)}
+    settings = Optimisation(learning_rate=0.01, clip_norm=1.0)
+    zeros = {"w": jnp.zeros(2), "scale": jnp.zeros(2)}  # as a group normalisation names its own
     for schedule, factor in ((Plateau(decay_every=30, decay_factor=0.5), 0.25), (Cosine(), 1.0)):
         adam = optimiser(settings, schedule)
         state = TrainState.create(zeros, adam)

@@ -49,7 +49,7 @@ HELP = ("-h", "--help", "help")
 
 _USAGE = """\
 usage: {prog} experiments/NAME.py[:preset] [--workdir=DIR] [--mode=train|evaluate] [--config.field=value ...]
-       {space} [--dry_run] [--require_accelerator] [--fork=DIR]
+       {space} [--dry_run | --rehearse] [--require_accelerator] [--fork=DIR]
        {prog} --mode=evaluate --workdir=DIR [--config.field=value ...]
        {prog} COMMAND [arguments]
        {prog} --help

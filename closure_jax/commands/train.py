@@ -28,6 +28,12 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train", help="evaluate: judge what DIR holds")
     parser.add_argument("--fork", metavar="DIR", help="a new run that goes on from the phases of another, changed")
     parser.add_argument("--dry_run", action="store_true", help="print configuration, phases and their cost, and end")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run each phase for a few steps, say what all will take"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE.json", type=pathlib.Path, help="of --rehearse: write its table here too"
+    )
     parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
     parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
     overrides = [text.removeprefix("--config.") for text in arguments if text.startswith("--config.")]
@@ -62,10 +68,12 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     work.check(config)
     if options.fork is not None:
         origins.check_fork(options, work)
+    if options.output is not None and not options.rehearse:
+        raise UserError(f"--output={options.output}: expected --rehearse beside it, whose table it is")
     return experiment, work
 
 
-def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = None) -> None:
+def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = None, rehearsal: bool = False) -> None:
     """The whole job, or the evaluation of a finished one.
 
     Args:
@@ -73,6 +81,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
       work: the run's folder.
       mode: `train` or `evaluate`.
       fork: the folder of a run whose phases a new one starts from.
+      rehearsal: nothing is left of it; of what case the data are isn't asked, since a few snapshots do not say it.
     Raises:
       UserError: the data are not those that the run began with, or anything else is wrong.
     """
@@ -91,7 +100,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
         if not experiment.autoencoder_training.settings.standardise:
             dataset = dataset.in_physical_units()
         facts = provenance.provenance(dataset.path, dataset.checksum)
-        facts |= {"regime": found} if (found := origins.regime(experiment, dataset)) else {}
+        facts |= {"regime": found} if not rehearsal and (found := origins.regime(experiment, dataset)) else {}
         before = processes.on_main(work.provenance)
         origins.check_same_data(before, facts, work)
         if started:
@@ -116,6 +125,8 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
                 return
         work.write_config(experiment.config, facts)
         processes.on_main(lambda: judge(experiment, dataset, model, work, facts))
+        if rehearsal:
+            return
         print(f"results: {work.path / 'results.json'}")
         print(f"report: {work.path / 'report.html'}")
 
@@ -174,6 +185,11 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from closure_jax.bench import cost
 
         print(cost.summary(experiment))
+        return
+    if options.rehearse:
+        from closure_jax.commands import rehearse
+
+        rehearse.rehearse(experiment, options.output)
         return
     if options.mode == "evaluate":
         work.checkpoints("closure").require()

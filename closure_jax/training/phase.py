@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from optax import tree_utils
+import optax
+import optax.contrib
 
 from closure_jax import random
 from closure_jax.config.experiment import Experiment, Trained
@@ -152,8 +153,13 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
 
 def plateau_factor(state: TrainState) -> float:
     """What a plateau has made of the rate, 1 under another schedule; of a state that all devices hold."""
-    factor = tree_utils.tree_get(state.opt_state, "scale")
-    return 1.0 if factor is None else float(devices.first(factor))
+    plateau = optax.contrib.ReduceLROnPlateauState
+
+    def found(node: Any) -> bool:
+        return isinstance(node, plateau)
+
+    states = [node for node in jax.tree.leaves(state.opt_state, is_leaf=found) if found(node)]
+    return float(devices.first(states[0].scale)) if states else 1.0
 
 
 def validation_keys(experiment: Experiment, phase: str, count: int) -> jax.Array:

@@ -7,7 +7,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from . import contrib as contrib
-from . import tree_utils as tree_utils
 
 Schedule = Callable[[ArrayLike], float | Array]  # a rate is real
 

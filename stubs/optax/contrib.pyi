@@ -1,5 +1,7 @@
 """What the type checker knows of optax.contrib: what this package uses."""
 
+from typing import Any
+
 from jax.typing import ArrayLike
 from optax import GradientTransformationExtraArgs
 
@@ -12,3 +14,6 @@ def reduce_on_plateau(
     accumulation_size: ArrayLike = 1,
     min_scale: ArrayLike = 0.0,
 ) -> GradientTransformationExtraArgs: ...
+
+class ReduceLROnPlateauState:
+    scale: Any

@@ -1,0 +1,54 @@
+"""`--rehearse`: each phase for a few real steps, a table, and nothing left behind."""
+
+import json
+
+import pytest
+from helpers import REPOSITORY, built
+
+from closure_jax.bench import roofline
+from closure_jax.commands import rehearse, train
+from closure_jax.pages.run import report
+
+CONFIG = f"--config={REPOSITORY / 'experiments' / 'fm_ga.py'}:tiny"
+
+
+@pytest.mark.slow
+def test_a_rehearsal_takes_each_phase_scales_it_and_leaves_its_table_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLOSURE_JAX_DATA", raising=False)
+    monkeypatch.setattr(report, "write_report", lambda *arguments: None)
+    assert train.main([CONFIG, "--rehearse", "--output=table.json", "--config.evaluation.steps=1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    said, content = capsys.readouterr().out, json.loads((tmp_path / "table.json").read_text())
+    phases = content["phases"]
+    trained = {"autoencoder_vorticity": 40, "autoencoder_closure": 40, "transport": 60}
+    assert list(phases) == ["data", "latent_distances", *trained, "a_priori", "latent_geometry", "a_posteriori"]
+    for name, phase in phases.items():
+        assert f"\n  {name} " in said
+        assert phase["seconds_per_step"] > 0 and phase["projected_seconds"] > 0 and phase["peak_bytes"] > 1e8
+        assert len(phase["first_losses"]) == (4 if name in trained else 0)
+    for name, steps in trained.items():
+        assert phases[name]["projected_seconds"] == pytest.approx(steps * phases[name]["seconds_per_step"])
+        assert phases[name]["note"] == ""  # no batch was cut
+    snapshots = 8 * 40  # trajectories, times
+    assert content["disk"]["data"] == 2 * 4 * snapshots * 32**2 and content["disk"]["checkpoints"] > 0
+
+
+def test_batches_are_cut_where_a_step_takes_too_long_or_too_much_memory(monkeypatch):
+    experiment = built("tiny")
+    whole = {"autoencoder": 16, "transport": 16}
+    assert rehearse._batches(experiment) == whole
+    monkeypatch.setattr(rehearse, "_free_memory", lambda: 1e7)
+    few = rehearse._batches(experiment)
+    assert all(2 <= few[name] < size for name, size in whole.items())
+    monkeypatch.setattr(roofline, "matrix_rate", lambda: 1.0)
+    assert rehearse._batches(experiment) == {"autoencoder": 2, "transport": 2}
+
+
+def test_an_output_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for options, word in ((["--output=x.json"], "--rehearse"), (["--rehearse", "--output=none/x.json"], "none/x.json")):
+        assert train.main([CONFIG, *options]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and word in error
+    assert not list(tmp_path.iterdir())
