@@ -68,6 +68,7 @@ def test_what_a_term_did_is_counted_over_pairs_by_hand():
         "term_ratio_best_factor": left[1][0] / left[1][1],
     }
     assert found == pytest.approx(expected, rel=1e-5)
+    assert geometry_aware.effect(term, rows, fields, encoders[:1], [np.array([3, 4])])["near_far_weight"] is None
     alone = geometry_aware.effect(term, rows, fields, encoders[:1], batch)
     assert alone == {"near_far_weight": found["near_far_weight"], "term_ratio": None, "term_ratio_best_factor": None}
 

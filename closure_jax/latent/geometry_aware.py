@@ -145,7 +145,8 @@ def effect(
       batches: rows of the training's batches, whose second halves stand near the first.
 
     Returns:
-      near_far_weight: mean weight of the pairs that stand side by side over that of all others.
+      near_far_weight: mean weight of the pairs that stand side by side over that of all others; None where these weigh nothing,
+        as in a batch of two.
       term_ratio: the term of the trained latent over that of the other.
       term_ratio_best_factor: the same, each latent multiplied by the factor that makes its term least: what is left is not the
         latent's scale, which a reconstruction leaves free.
@@ -160,9 +161,10 @@ def effect(
         for encode, sum_of in zip(encoders, sums, strict=True):
             weight, d, d_latent = (np.asarray(x, np.float64) for x in pairs(encode(fields[rows]), potential_rows[rows]))
             sum_of += [(weight * x)[beside | others].sum() for x in (d**2, d * d_latent, d_latent**2)]
-            near.append(weight[beside].mean())  # the same of each encoder
-            far.append(weight[others].mean())
-    found: dict[str, float | None] = {"near_far_weight": float(np.mean(near) / np.mean(far))}
+            near.append(weight[beside].sum() / max(1, beside.sum()))  # the same of each encoder
+            far.append(weight[others].sum() / max(1, others.sum()))
+    far_weight = float(np.mean(far))
+    found: dict[str, float | None] = {"near_far_weight": float(np.mean(near)) / far_weight if far_weight else None}
     of_d, both, of_latent = sums.T
     for name, left in (
         ("term_ratio", of_d - 2 * both + of_latent),
