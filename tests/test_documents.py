@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from closure_jax.pages.comparison import reading
+from closure_jax.pages.comparison.runs import gather
+
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,6 +38,24 @@ def run(code: str, folder: Path) -> str:
 def test_the_page_of_errors_is_made_from_the_code():
     page = runpy.run_path(str(REPOSITORY / "docs" / "errors.py"))["page"]()
     assert (REPOSITORY / "docs" / "errors.md").read_text() == page, "python docs/errors.py > docs/errors.md"
+
+
+def test_summaries_that_are_kept_are_small_name_their_run_and_hold_what_the_documents_say():
+    files = sorted((REPOSITORY / "docs" / "results" / "runs").glob("*.json"))
+    runs, _ = reading.read(files)
+    for file, run in zip(files, runs, strict=True):
+        assert file.stat().st_size < 30_000 and "/" not in run.summary["provenance"]["revision"]
+        for fact in (run.config["experiment"], run.config["preset"], str(run.config["seed"])):
+            assert fact in file.stem
+    models = {model.name: model for model in gather(runs)}
+    text = (REPOSITORY / "docs" / "one_step.md").read_text()
+    said = re.search(
+        r"`cs_ga` (\S+) and CRPS (\S+), `cs_ga_online` (\S+) and (\S+), `cs_physical` (\S+) and (\S+) in", text
+    )
+    for place, name in enumerate(("CS GA", "CS GA, online", "CS physical")):
+        assert len(models[name].runs) == 3
+        for offset, (measure, digits) in enumerate((("excess_error", 4), ("crps_ratio", 3))):
+            assert said[2 * place + offset + 1] == f"{models[name].at(1, measure).mean:.{digits}f}"
 
 
 def test_the_readme_s_example_runs_as_printed(tmp_path):

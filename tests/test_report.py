@@ -389,7 +389,12 @@ def test_a_log_axis_has_few_ticks_inside_its_limits():
     ticks = drawing.LogTicks(most=7)
     for low, high in ((4.5e-6, 7e-5), (1e-12, 0.02), (0.98, 1.04), (0.3, 300), (1e-300, 1e300)):
         found = np.array(ticks.tick_values(low, high))
-        assert 2 <= len(found) <= 9 and found.min() >= low * 0.999 and found.max() <= high * 1.001
+        assert (
+            2 <= len(found) <= 7
+            and len(drawing.LogTicks(most=3).tick_values(low, high)) <= 3
+            and found.min() >= low * 0.999
+            and found.max() <= high * 1.001
+        )
     assert list(ticks.tick_values(0, 0)) == []
     assert [drawing.log_text(value, plain=False) for value in (1e-6, 5e-5, 1.0)] == ["10⁻⁶", "5 · 10⁻⁵", "10⁰"]
 

@@ -124,7 +124,8 @@ class LogTicks(Locator):
         else:
             inside = [power for power in powers if low <= 10.0**power <= high]
             ticks = [10.0**power for power in inside[:: math.ceil(len(inside) / self.most)]]
-        return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        shown = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        return shown[:: math.ceil(len(shown) / self.most)] if shown else shown
 
 
 class LogTexts(Formatter):
