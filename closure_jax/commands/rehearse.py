@@ -30,7 +30,7 @@ from closure_jax.parallel import devices
 from closure_jax.workdir import WorkDir
 
 _STEPS = 4  # of training; the first compiles, and is left out
-_SNAPSHOTS = 5
+_SNAPSHOTS = 8  # as many test fields as the latent's geometry needs
 _STEP_SECONDS = 10.0  # of training that a step may take
 _SHARE = 0.5  # of the free memory that it may take
 _STATES, _SAMPLES, _GEOMETRY, _MEMBERS = 2, 4, 8, 2
