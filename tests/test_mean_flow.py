@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import refusal
+from helpers import built, refusal
 
 from closure_jax.transport.mean_flow import MeanFlow
 
@@ -99,6 +99,32 @@ def test_the_loss_is_least_at_the_exact_average(x64):
         assert loss(*change) > least
 
 
-@pytest.mark.parametrize(("field", "value"), [("data_scale", 0.0), ("equal_times", 1.0), ("adaptive_power", 2.0)])
+def test_the_velocity_alone_is_learned_at_equal_times_and_then_the_average(x64):
+    """The loss of the flow does not see what the network says at two different times; its phase comes first."""
+    transport = MeanFlow(data_scale=0.8, flow_steps=3)
+    keys = jax.random.split(jax.random.key(1), 1000)
+    data = (MEAN + DEVIATION * jax.random.normal(jax.random.key(2), (1000,)))[:, None]
+
+    def loss(slope, shift=0.0):
+        def field(x, tau, eta):
+            return exact_guess(transport)(x[:, 0], tau, eta)[:, None] + slope * (eta - tau)[:, None] + shift
+
+        return transport.flow().loss(field, keys, jnp.zeros_like(data), data)[0]
+
+    assert loss(0.0) == loss(0.3) and loss(0.0, 0.1) > loss(0.0)
+    experiment = built("tiny", "mean_flow", "ga", "transport.flow_steps=3")
+    *_, flow, average = experiment.program.phases(experiment)
+    assert (flow.name, average.name) == ("flow", "transport")
+    assert (flow.training.settings.steps, average.training.settings.steps) == (3, 60)
+    assert average.start(jax.random.key(0), {"flow": "its parameters"}) == "its parameters"
+    said = refusal(
+        lambda: built("tiny", "mean_flow", "ga", "latent.kind=joint", "program.kind=joint", "transport.flow_steps=3")
+    )
+    assert said.startswith("--config.transport.flow_steps=3: expected 0 with latent.kind = joint")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("data_scale", 0.0), ("equal_times", 1.0), ("adaptive_power", 2.0), ("flow_steps", -1)]
+)
 def test_impossible_fields_are_refused(field, value):
     assert refusal(lambda: MeanFlow(**{field: value})).startswith(f"{field}={value}: expected ")

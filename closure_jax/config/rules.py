@@ -43,12 +43,11 @@ def _sizes(e: "Experiment") -> list[tuple[bool, str]]:
 
 
 def _rectified(e: "Experiment") -> list[tuple[bool, str]]:
-    rounds = getattr(e.transport, "rectify", 0)
+    moving = "with latent.kind = joint, whose latents move while the flow is learned"
+    numbers = {name: getattr(e.transport, name, 0) for name in ("rectify", "flow_steps")}
     return [
-        (
-            rounds == 0 or e.config.latent.kind != "joint",
-            f"transport.rectify={rounds}: expected 0 with latent.kind = joint, whose latents move while the flow is learned",
-        )
+        (number == 0 or e.config.latent.kind != "joint", f"transport.{name}={number}: expected 0 {moving}")
+        for name, number in numbers.items()
     ]
 
 

@@ -18,6 +18,7 @@ from closure_jax.data.dataset import FIELDS
 from closure_jax.parallel import processes, progress
 from closure_jax.training import shared, steps
 from closure_jax.training.phase import Params, Phase, Prepared, Run, evenly, validation_keys
+from closure_jax.transport import Transport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +26,13 @@ class TwoPhase:
     """The published program of all latent spaces but the joint one."""
 
     def phases(self, experiment: Experiment) -> list[Phase]:
-        """Both autoencoders, then the transport network, then it again as often as the transport is rectified."""
+        """Both autoencoders, then the transport network, its velocity first where that is asked for, then it again as often as
+        the transport is rectified."""
         rounds = range(1, 1 + getattr(experiment.transport, "rectify", 0))
+        first = [flow_phase(experiment)] if getattr(experiment.transport, "flow_steps", 0) else []
         return [
             *(autoencoder_phase(experiment, field) for field in FIELDS),
+            *first,
             transport_phase(experiment),
             *(rectified_phase(experiment, number) for number in rounds),
         ]
@@ -82,10 +86,15 @@ def _prepare_autoencoder(run: Run, field: str) -> Prepared:
     return Prepared(examples, steps.autoencoder_loss(encoder, decoder, term), validate, companions)
 
 
-def transport_phase(experiment: Experiment) -> Phase:
-    """The transport network, between the latents of the frozen autoencoders."""
+def transport_phase(experiment: Experiment, transport: Transport | None = None) -> Phase:
+    """The transport network, between the latents of the frozen autoencoders; from that of the phase `flow` where there was one.
+
+    Args:
+      experiment: what is trained.
+      transport: whose loss it learns; the experiment's where it is None.
+    """
     shape = experiment.latent_shape
-    loss = steps.transport_loss(experiment.network, experiment.transport)
+    loss = steps.transport_loss(experiment.network, transport or experiment.transport)
 
     def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
         return {name: jax.ShapeDtypeStruct((size, *shape), jnp.float32) for name in ("condition", "target")}
@@ -102,11 +111,19 @@ def transport_phase(experiment: Experiment) -> Phase:
         name="transport",
         section="transport",
         training=experiment.transport_training,
-        start=lambda key, earlier: experiment.init_network(key),
+        start=lambda key, earlier: earlier["flow"] if "flow" in earlier else experiment.init_network(key),
         loss=loss,
         batch=batch,
         prepare=prepare,
     )
+
+
+def flow_phase(experiment: Experiment) -> Phase:
+    """The network of average velocities, of which only the velocity is learned."""
+    transport: Any = experiment.transport
+    training = experiment.transport_training
+    few = dataclasses.replace(training, settings=dataclasses.replace(training.settings, steps=transport.flow_steps))
+    return dataclasses.replace(transport_phase(experiment, transport.flow()), name="flow", training=few)
 
 
 def rectified_phase(experiment: Experiment, number: int) -> Phase:

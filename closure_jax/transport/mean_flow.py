@@ -43,6 +43,8 @@ class MeanFlow:
       data_scale: s in (2), the deviation of the data around the network's guess.
       equal_times: share of the training pairs with eta = tau, which learn the velocity itself.
       adaptive_power: an example's squared error e counts 1 / (e + 1e-3)^power times; 0: each counts alike.
+      flow_steps: training steps that learn the velocity alone, flow matching, before the average is learned from it (after arXiv
+        2510.24474); 0: all at once.
 
     Raises:
       UserError: a field has no possible value; the line starts with FIELD=VALUE.
@@ -51,6 +53,7 @@ class MeanFlow:
     data_scale: float = 0.4
     equal_times: float = 0.5
     adaptive_power: float = 0.0
+    flow_steps: int = 0
 
     times: ClassVar[int] = 2
 
@@ -61,6 +64,11 @@ class MeanFlow:
             f"equal_times={self.equal_times}: expected a share from 0 up to, not including, 1",
         )
         check(0 <= self.adaptive_power <= 1, f"adaptive_power={self.adaptive_power}: expected a number from 0 to 1")
+        check(self.flow_steps >= 0, f"flow_steps={self.flow_steps}: expected a whole number that is not negative")
+
+    def flow(self) -> "MeanFlow":
+        """The same, of which only the velocity is learned: flow matching with this network."""
+        return _VelocityAlone(self.data_scale, self.equal_times, self.adaptive_power)
 
     def noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps) -> Noise:
         """{"source": (batch, ...)}, whatever the number of steps."""
@@ -120,10 +128,14 @@ class MeanFlow:
 
         tau, eta, z = jax.vmap(draw)(keys, x)
         at = expand(tau, x)
-        errors = (self.velocity(field, (1 - at) * z + at * x, tau, eta) - (x - z)) ** 2
+        errors = (self._learned(field, (1 - at) * z + at * x, tau, eta) - (x - z)) ** 2
         errors = jnp.mean(errors, axis=tuple(range(1, x.ndim)))
         weight = jax.lax.stop_gradient((errors + _SMALL) ** -self.adaptive_power)
         return jnp.mean(weight * errors), {"squared_error": jnp.mean(errors)}
+
+    def _learned(self, field: Field, x: jax.Array, tau: jax.Array, eta: jax.Array) -> jax.Array:
+        """What regresses on x - z."""
+        return self.velocity(field, x, tau, eta)
 
     def sample(
         self, field: Field, noise: Noise, condition: Float[Array, " batch *shape"], steps: Steps
@@ -156,3 +168,13 @@ class MeanFlow:
         tau = jnp.full(len(x), index / steps, x.dtype)
         eta = jnp.full(len(x), (index + 1) / steps, x.dtype)
         return x + expand(eta - tau, x) * self.average(field, x, tau, eta)
+
+
+@dataclasses.dataclass(frozen=True)
+class _VelocityAlone(MeanFlow):
+    """Both times of every pair are equal."""
+
+    def _learned(self, field: Field, x: jax.Array, tau: jax.Array, eta: jax.Array) -> jax.Array:
+        """The velocity, without a derivative along the flow."""
+        del eta
+        return self.average(field, x, tau, tau)

@@ -94,8 +94,9 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """What more was done to a process than it asks for: "rectified", "online", or nothing."""
-        done = {"rectified": self.setting("transport.rectify"), "online": self.setting("program.kind") == "online"}
+        """What more was done to a process than it asks for: "rectified", "converted", "online", or nothing."""
+        done = {"rectified": self.setting("transport.rectify"), "converted": self.setting("transport.flow_steps")}
+        done["online"] = self.setting("program.kind") == "online"
         return ", ".join(name for name, was in done.items() if was)
 
     @property
