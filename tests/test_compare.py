@@ -22,7 +22,7 @@ from closure_jax.commands import compare
 from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages import drawing
 from closure_jax.pages import results as results_lib
-from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout, verdicts
+from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout, summaries, verdicts
 from closure_jax.pages.comparison import runs as comparison
 from closure_jax.pages.comparison import tables as comparison_tables
 
@@ -552,6 +552,20 @@ def test_seeds_that_start_from_closures_of_their_own_are_one_model(tmp_path):
         (paths[-1] / "config.json").write_text(json.dumps(stored_config))
     (model,) = models_of(*paths)
     assert model.name == "CS GA, online" and len(model.runs) == 3
+    other = write_run(tmp_path / "longer", "score", "ga", 0)
+    stored_config = json.loads((other / "config.json").read_text())
+    stored_config["program"] = {"kind": "online", "start": "/home/somebody/runs/cs_ga-12000"}
+    (other / "config.json").write_text(json.dumps(stored_config))
+    apart = models_of(*paths, other)  # of seed 0 there are two starts
+    assert sum(len(model.runs) for model in apart) == 4 and len({model.name for model in apart}) == len(apart) > 1
+
+    found = summaries.named(
+        [summaries.as_run(run.path, reading.summary(run)) for run in reading.read([*paths, other])[0]]
+    )
+    assert [run.label for run in found] == [f"cs_ga-small-{end}" for end in ("0", "1", "2", "0-2")]
+    assert "/" not in "".join(map(str, (found[-1].config["program"], found[-1].summary["provenance"])))
+    again = [summaries.as_run(tmp_path / f"{run.label}.json", run.summary) for run in reversed(found)]
+    assert {run.label: run.summary for run in summaries.named(again)} == {run.label: run.summary for run in found}
 
 
 def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path, monkeypatch):

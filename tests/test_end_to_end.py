@@ -191,7 +191,8 @@ def test_a_summary_has_what_a_comparison_needs_and_no_place_of_this_machine(fini
     assert short.config == whole.config and short.results.keys() == whole.results.keys()
     assert short.arrays.keys() == whole.arrays.keys()
     for name, array in whole.arrays.items():
-        np.testing.assert_allclose(short.arrays[name], array, rtol=1e-6)
+        kept = array[-1:] if name.startswith("energy_") else array
+        np.testing.assert_allclose(short.arrays[name], kept, rtol=1e-6)
     text = (workdir / "summary.json").read_text()
     assert str(workdir.parent) not in text and json.loads(text)["curves"]["transport"]["step"][-1] == 60
 

@@ -2,7 +2,6 @@
 
 import types
 
-import jax
 import numpy as np
 import pytest
 from helpers import built
@@ -130,7 +129,6 @@ def test_a_curved_manifold_is_unrolled_by_neighbours_and_not_by_the_published_co
     monkeypatch.setattr(latent_terms, "FIELDS", ("vorticity",))
     ((field, found),) = latent_terms.effects(run, model)
     assert field == "vorticity" and 1 < found["near_far_weight"] < 10
-    print(found, plain, published, unrolled)
     assert found["term_ratio"] < 0.5 and found["term_ratio_best_factor"] < 0.7
 
 
@@ -144,4 +142,3 @@ def test_neighbours_weigh_more_than_others_and_without_a_plain_latent_nothing_is
     assert found["term_ratio"] is None and found["term_ratio_best_factor"] is None
     run, model = trained(dataset, tmp_path, "ga", "latent.pairs=random", "autoencoder.steps=2")
     assert not list(latent_terms.effects(run, model))
-    assert jax.tree.leaves(model.params)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import REPOSITORY, refusal
+from helpers import REPOSITORY, configured, refusal
 
 import closure_jax
 from closure_jax import config
 from closure_jax.coupling import Coupled, FixedSteps
 from closure_jax.data.dataset import FIELDS, Normalisation
+from closure_jax.training import online
 from closure_jax.training.online import Online
 
 BATCH = 3
@@ -191,7 +192,8 @@ def test_it_refuses_a_closure_of_other_data():
             for field, one in closure_jax.load("cs_ga").scalings.items()
             if field in FIELDS
         }
-        run = types.SimpleNamespace(experiment=experiment, dataset=types.SimpleNamespace(normalisation=norms))
+        dataset = types.SimpleNamespace(normalisation=norms, checksum="a" * 64)
+        run = types.SimpleNamespace(experiment=experiment, dataset=dataset)
         if same:
             assert experiment.program._begun(run, {})[0].keys() == {"vorticity", "closure", "network"}
         else:
@@ -208,3 +210,14 @@ def test_the_windows_must_fit_the_rule_and_the_trajectories():
     with_joint = experiment_of("cs_joint")
     names = [phase.name for phase in with_joint.program.phases(with_joint)]
     assert names == ["joint", "online"]
+
+
+def test_a_start_that_says_it_was_trained_on_other_data_is_refused(tmp_path, monkeypatch):
+    """Also where fields are in their own units, whose scalings say nothing of the data."""
+    c = configured("tiny", "score", "ga", "program.kind=online", f"program.start={tmp_path}")
+    experiment = config.build(c)
+    monkeypatch.setattr(online, "_loaded", lambda start, experiment: types.SimpleNamespace(scalings={}, params={}))
+    (tmp_path / "provenance.json").write_text('{"data_checksum": "' + "b" * 64 + '"}')
+    dataset = types.SimpleNamespace(normalisation={}, checksum="a" * 64)
+    said = refusal(experiment.program._begun, types.SimpleNamespace(experiment=experiment, dataset=dataset), {})
+    assert "trained on other data (checksum bbbbbbbbbbbb), expected one of these data (aaaaaaaaaaaa)" in said

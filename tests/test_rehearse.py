@@ -7,7 +7,7 @@ from helpers import REPOSITORY, built
 
 from closure_jax.bench import roofline
 from closure_jax.commands import rehearse, train
-from closure_jax.pages.run import report
+from closure_jax.evaluation import a_priori
 
 CONFIG = f"--config={REPOSITORY / 'experiments' / 'fm_ga.py'}:tiny"
 
@@ -16,7 +16,6 @@ CONFIG = f"--config={REPOSITORY / 'experiments' / 'fm_ga.py'}:tiny"
 def test_a_rehearsal_takes_each_phase_scales_it_and_leaves_its_table_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CLOSURE_JAX_DATA", raising=False)
-    monkeypatch.setattr(report, "write_report", lambda *arguments: None)
     assert train.main([CONFIG, "--rehearse", "--output=table.json", "--config.evaluation.steps=1"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
     said, content = capsys.readouterr().out, json.loads((tmp_path / "table.json").read_text())
@@ -45,9 +44,27 @@ def test_batches_are_cut_where_a_step_takes_too_long_or_too_much_memory(monkeypa
     assert rehearse._batches(experiment) == {"autoencoder": 2, "transport": 2}
 
 
+@pytest.mark.slow
+def test_a_latent_without_distances_and_a_flow_before_the_average_are_rehearsed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(a_priori, "_TIMED", 2)
+    short = ["--config.evaluation.steps=1", "--config.evaluation.rollout_time=1"]
+    file = REPOSITORY / "experiments" / "fm_recon.py"
+    average = ["--config.transport.process=mean_flow", "--config.transport.flow_steps=5000"]
+    assert train.main([f"--config={file}:tiny", "--rehearse", *average, *short]) == 0
+    said = capsys.readouterr().out
+    assert "\n  flow " in said and "\n  transport " in said and "latent_distances" not in said.split("rehearsal on")[1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_output_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for options, word in ((["--output=x.json"], "--rehearse"), (["--rehearse", "--output=none/x.json"], "none/x.json")):
+    for options, word in (
+        (["--output=x.json"], "--rehearse"),
+        (["--rehearse", "--output=none/x.json"], "none/x.json"),
+        (["--rehearse", "--dry_run"], "--rehearse with --dry_run"),
+        (["--rehearse", f"--fork={tmp_path}"], "--fork"),
+    ):
         assert train.main([CONFIG, *options]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and word in error

@@ -84,7 +84,7 @@ def phases_of(experiment: Experiment) -> list[Phase]:
         if not jax.tree.leaves(params):  # physical space has no autoencoder to train
             continue
         size, count = phase.training.settings.batch_size, phase.training.settings.steps
-        alike = str((phase.batch(size), params))
+        alike = str((phase.shared_field is not None or phase.name, phase.batch(size), params))
         if alike not in known:
             known[alike] = _training_cost(devices.alone(phase.loss), params, phase.batch(size))
         operations, memory = known[alike]

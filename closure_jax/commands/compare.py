@@ -37,7 +37,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     _check_output(output, docs)
     found, studies = reading.read(directories)
     if docs is not None:  # the page is that of the summaries beside it, so that they make it again
-        found = [summaries.as_run(run.path, reading.summary(run)) for run in found]
+        found = summaries.named([summaries.as_run(run.path, reading.summary(run)) for run in found])
     models = runs.gather(found)
     shares = [study for study in studies if study.kind == "data_efficiency"]
     claims = claims_lib.claims(models, shares) if models or shares else []  # studies of other questions have none
@@ -56,9 +56,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     if docs is not None:
         texts[docs] = markdown
         kept = docs.parent / "results" / "runs"
-        texts |= {
-            kept / f"{name}.json": summaries.text(run.summary or {}) for name, run in summaries.named(models).items()
-        }
+        texts |= {kept / f"{run.label}.json": summaries.text(run.summary or {}) for run in found}
         folders.append(docs.parent / "results")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)

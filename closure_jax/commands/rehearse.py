@@ -1,8 +1,9 @@
 """`--rehearse`: every phase of a run at its true sizes for a few real steps, before a machine is asked for the whole.
 
 The job itself runs, in a scratch folder that is removed: the solver at its resolution, networks and batches of their sizes,
-sampler steps, rollouts; but few trajectories, steps, samples and members. What the whole would take is what these took, scaled.
-Batches are cut where a step would take longer than a few seconds, or more memory than half of what is free; the table says so.
+sampler steps, rollouts; but few trajectories, steps, samples and members. What the whole would take is what these took,
+scaled; the memory is that of what ran at once, which the table says. Batches are cut where a step would take longer than a
+few seconds, or more memory than half of what is free.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +25,8 @@ from closure_jax import config as config_lib
 from closure_jax import files
 from closure_jax.bench import cost, roofline
 from closure_jax.config import Experiment
-from closure_jax.errors import UserError
-from closure_jax.latent import diffusion_potential
+from closure_jax.errors import UserError, check
+from closure_jax.latent import distances
 from closure_jax.pages.tables import Table, duration
 from closure_jax.parallel import devices
 from closure_jax.workdir import WorkDir
@@ -61,6 +63,10 @@ def rehearse(experiment: Experiment, output: pathlib.Path | None) -> None:
     Raises:
       UserError: the configuration can't be shortened, or the output can't be written.
     """
+    check(
+        jax.process_count() == 1,
+        f"--rehearse in a job of {jax.process_count()} processes: expected one; rehearse on one host, with its devices",
+    )
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output={output}: expected a file in a folder that is there")
     batches = _batches(experiment)
@@ -115,12 +121,17 @@ def _shortened(experiment: Experiment, batches: dict[str, int]) -> Experiment:
     changes |= {f"{section}.steps": _STEPS for section in batches}
     changes |= {"training.log_every": 1, "training.checkpoint_every": _STEPS, "training.validation_fields": 8}
     interval = data.snapshot_every * experiment.problem.dt
+    snapshots = max(_SNAPSHOTS, 2 + config.program.get("leads", 0))
     if not data.path:
         changes |= {"data.trajectories": trajectories, "data.test_trajectories": 1, "data.train_trajectories": 0}
-        changes |= {"data.burn_in": 0.0, "data.end": _SNAPSHOTS * interval, "evaluation.rollout_start": interval}
+        changes |= {"data.burn_in": 0.0, "data.end": snapshots * interval, "evaluation.rollout_start": interval}
     changes |= {"evaluation.states": _STATES, "evaluation.samples": _SAMPLES, "evaluation.geometry_states": _GEOMETRY}
     changes |= {"evaluation.rollout_states": 1, "evaluation.rollout_members": _MEMBERS, "evaluation.rollout_time": 1.0}
     changes |= {"evaluation.turnovers": 0.0}
+    if getattr(experiment.transport, "flow_steps", 0):
+        changes["transport.flow_steps"] = _STEPS
+    if config.program.get("start"):
+        changes["program.start"] = ""  # what a closure was trained on is more than what is made here
     config_lib.override(config, [f"{name}={value}" for name, value in changes.items()])
     return config_lib.build(config)
 
@@ -179,12 +190,17 @@ def _found(experiment: Experiment, short: Experiment, work: _Watched) -> dict[st
         every = spent["data"] / steps
         whole = every * round(data.end / experiment.problem.dt) * data.trajectories
         note = f"{cut.trajectories} of {data.trajectories} trajectories, to t = {cut.end:g} of {data.end:g}"
+        note += f"; memory of {min(cut.trajectories, cut.chunk)} at once, not {min(data.trajectories, data.chunk)}"
         found["data"] = Rehearsed(every, work.peaks["data"], whole, note=note)
-    if spent.get("latent_distances"):
-        found["latent_distances"] = _distances(experiment)
-    both = zip(experiment.program.phases(experiment), short.program.phases(short), strict=True)
-    for phase, rehearsed in both:
-        records = work.records(phase.name)
+    if getattr(experiment.latent, "potential", None) is not None:
+        if data.path:  # the data are whole, and so were the distances
+            seconds = spent["latent_distances"]
+            found["latent_distances"] = Rehearsed(seconds, work.peaks["latent_distances"], seconds)
+        else:
+            found["latent_distances"] = _distances(experiment)
+    short_phases = {phase.name: phase for phase in short.program.phases(short)}
+    for phase in experiment.program.phases(experiment):
+        records, rehearsed = work.records(phase.name), short_phases[phase.name]
         if not records:
             continue
         size, used = phase.training.settings.batch_size, rehearsed.training.settings.batch_size
@@ -196,30 +212,33 @@ def _found(experiment: Experiment, short: Experiment, work: _Watched) -> dict[st
             whole, work.peaks[phase.name], whole * phase.training.settings.steps, losses, note
         )
     ev, few = experiment.evaluation, short.evaluation
+    members = ev.rollout_states * ev.rollout_members
+    beside = f"memory of {_MEMBERS} members at once, not {min(members, ev.rollout_chunk)}"
+    beside += "; without the runs of `turnovers`" if ev.turnovers else ""
     scales = {
-        "a_priori": (ev.states * ev.samples) / (few.states * few.samples),
-        "latent_geometry": ev.geometry_states / few.geometry_states,
-        "a_posteriori": ev.rollout_states * ev.rollout_members * ev.rollout_time / _MEMBERS,
+        "a_priori": ((ev.states * ev.samples) / (few.states * few.samples), ""),
+        "latent_geometry": ((ev.geometry_states / few.geometry_states) ** 2, ""),
+        "a_posteriori": (members * ev.rollout_time / _MEMBERS, beside),
     }
-    for name, scale in scales.items():
+    for name, (scale, note) in scales.items():
         if name in spent:
-            note = "compilation is scaled too: an upper bound"
+            note = "; ".join(["compilation is scaled too", *([note] if note else [])])
             found[name] = Rehearsed(spent[name], work.peaks[name], spent[name] * scale, note=note)
     return found
 
 
 def _distances(experiment: Experiment) -> Rehearsed:
     """Potentials of both fields, for as many smooth random fields as there are to train on."""
-    import time
-
-    data, latent = experiment.data, experiment.latent
+    data = experiment.data
+    latent: Any = experiment.latent
     count = data.training_trajectories() * len(experiment.simulation().snapshot_times())
-    numbers = {name: getattr(latent, name) for name in ("knn", "diffusion_time", "components", "landmarks")}
     rng, n = np.random.default_rng(0), data.resolution
     waves = rng.standard_normal((20, n * n)).astype(np.float32)
     fields = rng.standard_normal((count, 20)).astype(np.float32) @ waves
     start = time.perf_counter()
-    diffusion_potential.potential(fields.reshape(count, n, n), **numbers)
+    rows = latent.potential(fields.reshape(count, n, n), experiment.seed)[2]()
+    if latent.pairs == "neighbours":
+        distances.nearest(rows, latent.knn)
     seconds = time.perf_counter() - start
     return Rehearsed(seconds, _peak_memory(), 2 * seconds, note=f"{count:,} random fields, all that there are")
 

@@ -47,6 +47,12 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     Raises:
       UserError: whatever is wrong with them.
     """
+    if options.output is not None and not options.rehearse:
+        raise UserError(f"--output={options.output}: expected --rehearse beside it, whose table it is")
+    beside = {"--dry_run": options.dry_run, "--mode=evaluate": options.mode == "evaluate", "--fork": options.fork}
+    for option, given in beside.items():
+        if options.rehearse and given:
+            raise UserError(f"--rehearse with {option}: expected one of them; a rehearsal is of a whole new run")
     if options.config:
         config = config_lib.load(options.config, "paper" if devices.has_accelerator() else "small")
         work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
@@ -68,8 +74,6 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     work.check(config)
     if options.fork is not None:
         origins.check_fork(options, work)
-    if options.output is not None and not options.rehearse:
-        raise UserError(f"--output={options.output}: expected --rehearse beside it, whose table it is")
     return experiment, work
 
 

@@ -26,6 +26,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     stored = config_lib.to_dict(experiment.config)
     stored["evaluation"].pop("rollout_chunk", None)  # changes the memory, not the numbers
     judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
+    if stored["coupling"].get("white_noise"):
+        judged["white_noise"] = "of each further step"  # before it was of each draw
     return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max"), "measures": measures.VERSION}
 
 

@@ -128,6 +128,11 @@ def _train(
     finally:
         bar.close()
         log.close()
+    if phase.keeps_best and not np.isfinite(best):
+        raise UserError(
+            f"{phase.name}: no validation loss was finite: expected one, whose parameters are kept; try a smaller"
+            f" --config.{phase.section}.learning_rate in another --workdir"
+        )
     return devices.unreplicate(state)
 
 

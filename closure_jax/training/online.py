@@ -11,6 +11,7 @@ error of the mean counts as spread, which pairs have got right. docs/one_step.md
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,7 +130,15 @@ class Online(Optimisation):
         """
         if not self.start:
             return _before(run.experiment).closure(run, trained)
+        from closure_jax.workdir import WorkDir
+
         model = _loaded(self.start, run.experiment)
+        of = WorkDir(self.start).provenance().get("data_checksum", "") if pathlib.Path(self.start).is_dir() else ""
+        check(
+            of in ("", run.dataset.checksum),
+            f"--config.program.start={self.start}: a closure trained on other data (checksum {of[:12]}), expected one of these"
+            f" data ({run.dataset.checksum[:12]})",
+        )
         numbers = {name: (float(scaling.mean), float(scaling.std)) for name, scaling in model.scalings.items()}
         for field, norm in run.dataset.normalisation.items():
             check(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment
+from closure_jax.errors import check
 from closure_jax.parallel import processes
 from closure_jax.training import phase as phase_lib
 from closure_jax.training import shared
@@ -55,6 +56,7 @@ def train(run: Run) -> StochasticClosure:
                 print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
             leaves = jax.tree.map(jnp.asarray, checkpoints.restore(experiment.template()))
             return experiment.assemble(leaves)
+        _check_order(phases, run)
         trained: dict[str, Params] = {}
         for phase in phases:
             trained[phase.name] = shared.once(phase, run, lambda phase=phase: phase_lib.train(phase, run, trained))
@@ -63,3 +65,15 @@ def train(run: Run) -> StochasticClosure:
     finally:
         checkpoints.close()
     return experiment.assemble(leaves)
+
+
+def _check_order(phases: list[Phase], run: Run) -> None:
+    """Raises UserError where a phase is there that goes on from one that isn't, as in a fork to which one was added."""
+    begun = [processes.on_main(lambda phase=phase: run.work.has_begun(phase.name)) for phase in phases]
+    for place, phase in enumerate(phases):
+        later = [other.name for other, there in zip(phases[place:], begun[place:], strict=True) if there]
+        check(
+            phase.shared_field is not None or begun[place] or not later,
+            f"work directory '{run.work.path}' holds the phase {', '.join(later)}, and not {phase.name}, from which it goes on:"
+            " expected both or none; give another --workdir, or a fork of the same program",
+        )

@@ -64,7 +64,10 @@ class MeanFlow:
             f"equal_times={self.equal_times}: expected a share from 0 up to, not including, 1",
         )
         check(0 <= self.adaptive_power <= 1, f"adaptive_power={self.adaptive_power}: expected a number from 0 to 1")
-        check(self.flow_steps >= 0, f"flow_steps={self.flow_steps}: expected a whole number that is not negative")
+        check(
+            0 <= self.flow_steps <= 2_000_000_000,
+            f"flow_steps={self.flow_steps}: expected a whole number from 0 to 2,000,000,000",
+        )
 
     def flow(self) -> "MeanFlow":
         """The same, of which only the velocity is learned: flow matching with this network."""

@@ -116,8 +116,8 @@ def _both(one: bool | None, other: bool | None) -> bool | None:
     return False if False in (one, other) else None if None in (one, other) else True
 
 
-def _about(models: Sequence[Model]) -> str:
-    """Preset, networks, device and seeds of what a sentence is about."""
+def _about(models: Sequence[Model], common: int | None = None) -> str:
+    """Preset, networks, device and seeds of what a sentence is about; of models that are compared, how many seeds are common."""
 
     def all_of(name: str, values: Sequence[object]) -> str:
         return f"{name} {', '.join(dict.fromkeys(map(str, values)))}"
@@ -129,8 +129,14 @@ def _about(models: Sequence[Model]) -> str:
         all_of("on", [model.device for model in models]),
         all_of("seeds" if len(seeds) > 1 else "seed", seeds),
     ]
-    few = f"; no verdict from fewer than {verdicts.FEWEST} seeds" if len(seeds) < verdicts.FEWEST else ""
-    return f" ({'; '.join(facts)}{few})"
+    return f" ({'; '.join(facts)}{_few(len(seeds) if common is None else common, common is not None)})"
+
+
+def _few(seeds: int, common: bool = False) -> str:
+    """Why there is no verdict, where there are too few seeds."""
+    if seeds >= verdicts.FEWEST:
+        return ""
+    return f"; no verdict from fewer than {verdicts.FEWEST} seeds{' in common' if common else ''}"
 
 
 def _paired(model: Model, other: Model, measure: Callable[[Run], float | None]) -> list[tuple[float, float]]:
@@ -167,7 +173,8 @@ def speed(models: Sequence[Model]) -> Claim:
         )
     sentence = f"Time per sample of physical DM at {_PHYSICAL_STEPS} steps over that of one step: " + _each_of(ratios)
     fastest = max(ratios.values(), key=np.mean)
-    return Claim(title, verdicts.of_tests([verdicts.within(fastest, low=SPEED_UP)]), sentence + _about(used))
+    about = _about(used, len(fastest))
+    return Claim(title, verdicts.of_tests([verdicts.within(fastest, low=SPEED_UP)]), sentence + about)
 
 
 def cheaper_than_physical(models: Sequence[Model]) -> Claim:
@@ -188,7 +195,7 @@ def cheaper_than_physical(models: Sequence[Model]) -> Claim:
         ratios
     )
     tests = [verdicts.within(found, high=1.0) for found in ratios.values()]
-    return Claim(title, verdicts.of_tests(tests), sentence + _about(used))
+    return Claim(title, verdicts.of_tests(tests), sentence + _about(used, min(map(len, ratios.values()))))
 
 
 def _each_of(ratios: Mapping[str, Sequence[float]]) -> str:
@@ -230,12 +237,13 @@ def _geometry(
     if pair is None:
         return _missing(title, what)
     compared: list[tuple[verdicts.Outcome, str]] = []
+    common = len(_paired(*pair, lambda run: 1.0))
     for (*path, measure), (sign, nothing) in measures.items():
         for field, short in _FIELDS.items():
             keys = ("latent_geometry", *path, field, measure)
             values = _paired(*pair, lambda run, keys=keys: number(run.results, *keys))
             mine, theirs = (model.estimate(*keys) for model in pair)
-            if not values or mine is None or theirs is None:
+            if mine is None or theirs is None:
                 continue
             margin = max(nothing, TOLERANCE * abs(theirs.mean)) if measure not in _OF_ONE else nothing
             found = verdicts.outcome([sign * (one - other) for one, other in values], margin)
@@ -248,7 +256,9 @@ def _geometry(
         f"{pair[0].name} is better than {pair[1].name} in {outcomes.count('better')} of {len(compared)} measures: "
     )
     return Claim(
-        title, verdicts.of_outcomes(outcomes), sentence + "; ".join(text for _, text in compared) + "." + _about(pair)
+        title,
+        verdicts.of_outcomes(outcomes),
+        sentence + "; ".join(text for _, text in compared) + "." + _about(pair, common),
     )
 
 
@@ -346,7 +356,7 @@ def _gains(studies: Sequence[Study], latent: str, fraction: float) -> list[float
         for name in (latent, "recon")
     )
     pairs = [(mine.get(seed), its) for seed, its in theirs.items()]
-    return [1 - own / its for own, its in pairs if own is not None and its]
+    return [1 - own / its for own, its in pairs if own is not None and its is not None and its > 0]
 
 
 def _about_points(studies: Sequence[Study], latent: str) -> str:
@@ -354,6 +364,5 @@ def _about_points(studies: Sequence[Study], latent: str) -> str:
     points = _points(studies, latent)
     seeds = sorted({point.get("seed", 0) for point in points})
     presets = dict.fromkeys(str(study.preset) for study in studies if study.preset)
-    few = f"; no verdict from fewer than {verdicts.FEWEST} seeds" if len(seeds) < verdicts.FEWEST else ""
     where = f"preset {', '.join(presets)}; " if presets else ""
-    return f" ({where}{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}{few})"
+    return f" ({where}{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}{_few(len(seeds))})"

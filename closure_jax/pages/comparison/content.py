@@ -125,7 +125,7 @@ def intro(models: Sequence[Model]) -> str:
 
 def _older_note(models: Sequence[Model]) -> str:
     """Says which runs were judged by older measures, which `gather` keeps apart; empty where none was."""
-    older = [run.path.name for model in models for run in model.runs if measures_version(run.results) < VERSION]
+    older = [run.label for model in models for run in model.runs if measures_version(run.results) < VERSION]
     if not older:
         return ""
     return (

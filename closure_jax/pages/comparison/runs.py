@@ -52,6 +52,11 @@ class Run:
     summary: Mapping[str, Any] | None = None
 
     @property
+    def label(self) -> str:
+        """What tells the run from others: the name that its summary has, or that of its folder."""
+        return str((self.summary or {}).get("name") or self.path.name)
+
+    @property
     def circumstances(self) -> dict[str, Any]:
         """What numbers depend on beside the configuration: the device, and the version of the measures."""
         return {"device": str(look_up(self.results, "device")), "measures": measures_version(self.results)}
@@ -176,17 +181,27 @@ def gather(runs: Sequence[Run]) -> list[Model]:
                 f"'{runs[0].path}' is of the problem {kinds[0]}, '{run.path}' of {kinds[1]}: expected runs of one problem;"
                 " compare them apart"
             )
-        identity = _identity(run)
-        key = json.dumps([identity, run.circumstances], sort_keys=True)
-        for other in groups.setdefault(key, []):
-            if other.config.get("seed") == run.config.get("seed"):
-                raise UserError(
-                    f"'{other.path}' and '{run.path}' have the same configuration and seed: expected seeds that differ;"
-                    " leave one out"
-                )
-        groups[key].append(run)
-    models = [Model("", tuple(sorted(group, key=lambda run: str(run.config.get("seed"))))) for group in groups.values()]
+        groups.setdefault(json.dumps([_identity(run), run.circumstances], sort_keys=True), []).append(run)
+    models = [Model("", part) for group in groups.values() for part in _by_seed(group)]
     return [dataclasses.replace(model, name=name) for model, name in _names(sorted(models, key=_order))]
+
+
+def _by_seed(group: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """Runs that differ by seed at most, as one model: those from the same start apart, where a seed started from several."""
+    seeds, parts = [run.config.get("seed") for run in group], {"": list(group)}
+    if len(set(map(str, seeds))) < len(seeds):
+        parts = {}
+        for run in group:
+            parts.setdefault(str(setting(run.config, "program.start")), []).append(run)
+    for part in parts.values():
+        for place, run in enumerate(part):
+            for other in part[:place]:
+                if other.config.get("seed") == run.config.get("seed"):
+                    raise UserError(
+                        f"'{other.path}' and '{run.path}' have the same configuration and seed: expected seeds that differ;"
+                        " leave one out"
+                    )
+    return [tuple(sorted(part, key=lambda run: str(run.config.get("seed")))) for part in parts.values()]
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -201,7 +216,7 @@ def _order(model: Model) -> tuple:
     def place(name: str, known: Mapping[str, str]) -> tuple[int, str]:
         return (list(known).index(name) if name in known else len(known)), name
 
-    return model.preset, place(model.process, PROCESSES), place(model.latent, LATENTS), str(model.runs[0].path)
+    return model.preset, place(model.process, PROCESSES), place(model.latent, LATENTS), model.runs[0].label
 
 
 def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
@@ -214,7 +229,7 @@ def _names(models: Sequence[Model]) -> Iterator[tuple[Model, str]]:
         mine = settings(model.runs[0].config) | model.runs[0].circumstances
         text = ", ".join(f"{field} {mine.get(field)}" for field in details)
         if len(details) > _MOST_DETAILS:
-            text = model.runs[0].path.name
+            text = model.runs[0].label
         yield model, f"{name} ({text})" if details else name
 
 
@@ -225,7 +240,9 @@ def _kind(model: Model) -> tuple[str, ...]:
 def different_fields(model: Model, other: Model) -> list[str]:
     """Fields, seed apart, by which two models' configurations or circumstances differ."""
     mine, theirs = (_identity(one.runs[0]) | one.runs[0].circumstances for one in (model, other))
-    return [field for field in mine | theirs if mine.get(field) != theirs.get(field)]
+    fields = [field for field in mine | theirs if mine.get(field) != theirs.get(field)]
+    starts = [one.setting("program.start") for one in (model, other)]
+    return fields or (["program.start"] if starts[0] != starts[1] else [])
 
 
 def twin(model: Model, models: Sequence[Model], process: str | None = None, latent: str | None = None) -> Model | None:

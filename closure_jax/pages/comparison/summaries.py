@@ -1,12 +1,14 @@
 """Summaries: what a comparison needs of a finished run, in one small JSON file that can be kept where the run can't.
 
-{"kind": "run", "config", "results", "provenance": as the run's own files, without places on its machine;
+{"kind": "run", "name": by which a page and its folder know it,
+ "config", "results", "provenance": as the run's own files, of places on its machine only the last part;
  "curves": {phase: {"step", "loss", "validation_loss"}}, some thirty points of each; "arrays": spectra, by name}
 """
 
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,16 +44,37 @@ def of(run: Run, provenance: Mapping[str, Any], records: Sequence[Mapping[str, A
     by_phase: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         by_phase.setdefault(str(record.get("phase")), []).append(record)
-    arrays = {name: array.tolist() for name, array in run.arrays.items() if name.startswith(ARRAYS)}
+    arrays = {
+        name: (
+            array[-1:] if name.startswith("energy_") else array
+        ).tolist()  # of a rollout's spectra only the last is shown
+        for name, array in run.arrays.items()
+        if name.startswith(ARRAYS)
+    }
     summary = {
         "kind": KIND,
-        "config": run.config,
+        "name": run.label,
+        "config": _without_places(run.config),
         "results": _rounded(files.plain(run.results)),
-        "provenance": {name: value for name, value in provenance.items() if name != "data_path"},
+        "provenance": _without_places({name: value for name, value in provenance.items() if name != "data_path"}),
         "curves": {phase: _rounded(dataclasses.asdict(_thinned(found))) for phase, found in by_phase.items()},
         "arrays": _rounded(arrays),
     }
     return files.plain(summary)
+
+
+_PLACES = ("path", "start", "experiment_file", "forked_from")
+
+
+def _without_places(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the last part alone of what may be a path."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found[name] = _without_places(value)
+        else:
+            found[name] = pathlib.PurePath(value).name if name in _PLACES and isinstance(value, str) else value
+    return found
 
 
 def _thinned(records: Sequence[Mapping[str, Any]]) -> _Curve:
@@ -114,13 +137,19 @@ def as_run(path: pathlib.Path, summary: Mapping[str, Any]) -> Run:
     return Run(path, summary["config"], summary["results"], arrays, summary)
 
 
-def named(models: Sequence[Model]) -> dict[str, Run]:
-    """Runs by a name for their summaries: experiment, what more was done, preset, seed; of two alike the folder's as well."""
+def named(runs: Sequence[Run]) -> list[Run]:
+    """Runs as their summaries know them, each with a name of its own: experiment, what more was done, preset, seed."""
     found: dict[str, Run] = {}
-    for model in models:
-        more = [model.variant.replace(", ", "-")] if model.variant and model.variant != "online" else []
-        for run in model.runs:
-            facts = [run.config.get("experiment"), *more, run.config.get("preset"), run.config.get("seed")]
-            name = "-".join(map(str, facts))
-            found[name if name not in found else f"{name}-{run.path.stem}"] = run
-    return found
+    for run in runs:
+        assert run.summary is not None
+        variant = Model("", (run,)).variant
+        more = [] if variant in ("", "online") else [variant.replace(", ", "-")]  # an experiment's name says the latter
+        facts = [run.config.get("experiment"), *more, run.config.get("preset"), run.config.get("seed")]
+        base = "-".join(map(str, facts))
+        kept, number = run.label if re.fullmatch(rf"{re.escape(base)}(-\d+)?", run.label) else base, 1
+        name = kept
+        while name in found:
+            number += 1
+            name = f"{base}-{number}"
+        found[name] = as_run(run.path, {**run.summary, "name": name})
+    return list(found.values())

@@ -1,4 +1,4 @@
-"""Verdicts from intervals over seeds: none flips because a seed was another one."""
+"""Verdicts from 95 % intervals over seeds: what is within the scatter of the seeds decides nothing."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
