@@ -57,7 +57,11 @@ def _command(arguments: Sequence[str]) -> None:
     folder = pathlib.Path(options.runs)
     output = pathlib.Path(options.output or folder / f"compare-{preset}")
     docs = pathlib.Path(options.docs) if options.docs else None
-    planned = matrix(config_lib.experiments(options.only.split(",")), preset, options.seeds, folder, overrides)
+    found = config_lib.experiments(options.only.split(","))
+    found.sort(
+        key=lambda file: not file.stem.endswith("_recon")
+    )  # other latents are held against those of reconstruction
+    planned = matrix(found, preset, options.seeds, folder, overrides)
     done = runs.run_all(planned, "sweep")
     if done:
         compare.compare([run.folder for run in done], output, docs)
