@@ -23,10 +23,10 @@ __all__ = [
 
 COUPLINGS: dict[str, type[Coupling]] = {
     "held": Held,
-    "ensemble_mean": EnsembleMean,
     "fresh": Fresh,
     "scaled": Scaled,
     "extrapolated": Extrapolated,
     "ar1": AR1,
+    "ensemble_mean": EnsembleMean,
 }
 """Rules for the closure's noise in time, by the name that the configuration gives (`coupling.kind`)."""
