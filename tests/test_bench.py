@@ -145,8 +145,8 @@ def test_published_rows_have_the_published_sizes_and_compact_ones_those_of_small
 
     latent = benchmarks.ROWS["network_latent_published"]().arguments[0]
     physical = benchmarks.ROWS["network_physical_published"]().arguments[0]
-    # without the projections of time in each layer 180,289 and 1,024,129, which are the published figures
-    assert complex_size(latent) == 200_849 and complex_size(physical) == 1_065_249
+    # as published, without the coordinates of the grid and the fixed frequencies of the time's embedding
+    assert complex_size(latent) == 181_037 - 80 - 128 and complex_size(physical) == 1_021_497 - 160 - 128
     published = benchmarks.ROWS["train_step_autoencoder_published"]().arguments[0].params
     assert 8.4e6 < size(published) < 9.1e6
 

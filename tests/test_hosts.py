@@ -20,7 +20,6 @@ import closure_jax
 from closure_jax import config
 from closure_jax.config.optimisers import optimiser
 from closure_jax.parallel import devices, processes, progress
-from closure_jax.training import loop
 from closure_jax.training.state import TrainState
 from closure_jax.workdir import WorkDir
 
@@ -240,7 +239,7 @@ def test_checkpoints_of_two_processes_restore_on_one_device(jobs):
         ("transport", experiment.transport_training, "network"),
     ):
         adam = optimiser(training.settings, training.schedule)
-        template = loop._as_dict(TrainState.create(params[part], adam))
+        template = TrainState.create(params[part], adam).as_dict()
         trees = {}
         for name in ("one", "two"):
             checkpoints = WorkDir(jobs[name] / "run").checkpoints(phase)
