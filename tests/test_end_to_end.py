@@ -236,7 +236,9 @@ def test_a_run_that_is_killed_and_then_asked_to_end_continues_and_equals_an_unbr
 
     def start() -> subprocess.Popen:
         more = environment(data, PYTHONUNBUFFERED="1")
-        return subprocess.Popen(command(workdir, FEW), env=more, stdout=said.open("w"), stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command(workdir, "--config.evaluation.steps=1"), env=more, stdout=said.open("w"), stderr=subprocess.STDOUT
+        )
 
     kill, ask = (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)
     for before, phase, (number, status) in (

@@ -34,7 +34,7 @@ NAMES = {
     "A measure": "fork_measure",
 }
 SHORT = ["autoencoder.steps=4", "transport.steps=4", "training.log_every=2", "training.checkpoint_every=4"]
-SHORT += ["evaluation.steps=1,2", "evaluation.samples=3", "evaluation.rollout_states=1", "evaluation.rollout_members=2"]
+SHORT += ["evaluation.steps=1", "evaluation.samples=3", "evaluation.rollout_states=1", "evaluation.rollout_members=2"]
 
 DRAWN = ("fork_problem", "fork_measure")
 """Forks whose report is drawn: those that bring something that it shows."""

@@ -76,8 +76,8 @@ def test_what_a_term_did_is_counted_over_pairs_by_hand():
 
 FIELD, LATENT = 16, 4
 SHORT = ("data.resolution=16", "problem.resolution=16", f"autoencoder.latent_resolution={LATENT}", "network.modes=2")
-SHORT += ("autoencoder.steps=150", "autoencoder.batch_size=32", "autoencoder.width=16", "autoencoder.blocks=2")
-SHORT += ("training.log_every=50", "training.checkpoint_every=150")
+SHORT += ("autoencoder.steps=130", "autoencoder.batch_size=32", "autoencoder.width=16", "autoencoder.blocks=2")
+SHORT += ("training.log_every=65", "training.checkpoint_every=130")
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,13 @@ CONFIG = f"--config={REPOSITORY / 'experiments' / 'fm_ga.py'}:tiny"
 def test_a_rehearsal_takes_each_phase_scales_it_and_leaves_its_table_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CLOSURE_JAX_DATA", raising=False)
-    assert train.main([CONFIG, "--rehearse", "--output=table.json", "--config.evaluation.steps=1"]) == 0
+    monkeypatch.setattr(a_priori, "_TIMED", 2)
+    average = ["--config.transport.process=mean_flow", "--config.transport.flow_steps=5000"]
+    assert train.main([CONFIG, "--rehearse", "--output=table.json", "--config.evaluation.steps=1", *average]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
     said, content = capsys.readouterr().out, json.loads((tmp_path / "table.json").read_text())
     phases = content["phases"]
-    trained = {"autoencoder_vorticity": 40, "autoencoder_closure": 40, "transport": 60}
+    trained = {"autoencoder_vorticity": 40, "autoencoder_closure": 40, "flow": 5000, "transport": 60}
     assert list(phases) == ["data", "latent_distances", *trained, "a_priori", "latent_geometry", "a_posteriori"]
     for name, phase in phases.items():
         assert f"\n  {name} " in said
@@ -44,17 +46,11 @@ def test_batches_are_cut_where_a_step_takes_too_long_or_too_much_memory(monkeypa
     assert rehearse._batches(experiment) == {"autoencoder": 2, "transport": 2}
 
 
-@pytest.mark.slow
-def test_a_latent_without_distances_and_a_flow_before_the_average_are_rehearsed(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(a_priori, "_TIMED", 2)
-    short = ["--config.evaluation.steps=1", "--config.evaluation.rollout_time=1"]
-    file = REPOSITORY / "experiments" / "fm_recon.py"
-    average = ["--config.transport.process=mean_flow", "--config.transport.flow_steps=5000"]
-    assert train.main([f"--config={file}:tiny", "--rehearse", *average, *short]) == 0
-    said = capsys.readouterr().out
-    assert "\n  flow " in said and "\n  transport " in said and "latent_distances" not in said.split("rehearsal on")[1]
-    assert not list(tmp_path.iterdir())
+def test_a_latent_without_distances_has_none_and_phases_that_did_not_run_are_left_out(tmp_path):
+    work = rehearse._Watched(tmp_path)
+    for latent, phases in (("recon", []), ("ga", ["latent_distances"])):
+        experiment = built("tiny", "flow_matching", latent)
+        assert list(rehearse._found(experiment, experiment, work)) == phases
 
 
 def test_an_output_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
