@@ -50,6 +50,12 @@ def x64():
 
 
 @pytest.fixture
+def unchecked(monkeypatch):
+    """Signatures are not checked: for tests that trace all networks of all sizes, which takes most of their time then."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
 def unrendered(monkeypatch):
     """Figures are built and not rendered, which takes most of a page's time: for tests of what a page says."""
 

@@ -18,6 +18,8 @@ from closure_jax.bench import rows as benchmarks
 from closure_jax.commands import bench
 from closure_jax.parallel import devices
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 RATES = roofline.Rates(matrix=1e11, bandwidth=1e10)
 
 

@@ -129,7 +129,7 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
 
 
 def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
-    states, count = 6, 400
+    states, count = 6, 150
     rng = np.random.default_rng(1)
     mean = rng.standard_normal((states, N, N))
     truth = mean + 0.1 * rng.standard_normal(mean.shape)

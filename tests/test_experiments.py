@@ -10,6 +10,8 @@ from helpers import PROCESSES, REPOSITORY, refusal
 from closure_jax import config
 from closure_jax.config.optimisers import optimiser
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.py"))
 
 
