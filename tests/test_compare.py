@@ -554,7 +554,7 @@ def test_seeds_that_start_from_closures_of_their_own_are_one_model(tmp_path):
     assert model.name == "CS GA, online" and len(model.runs) == 3
     other = write_run(tmp_path / "longer", "score", "ga", 0)
     stored_config = json.loads((other / "config.json").read_text())
-    stored_config["program"] = {"kind": "online", "start": "/home/somebody/runs/cs_ga-12000"}
+    stored_config["program"] = {"kind": "online", "start": "longer/runs/cs_ga-12000"}
     (other / "config.json").write_text(json.dumps(stored_config))
     apart = models_of(*paths, other)  # of seed 0 there are two starts
     assert sum(len(model.runs) for model in apart) == 4 and len({model.name for model in apart}) == len(apart) > 1

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from helpers import REPOSITORY, built
+from helpers import REPOSITORY, built, configured
 
+from closure_jax import config
 from closure_jax.bench import roofline
 from closure_jax.commands import rehearse, train
 from closure_jax.evaluation import a_priori
@@ -51,6 +52,19 @@ def test_a_latent_without_distances_has_none_and_phases_that_did_not_run_are_lef
     for latent, phases in (("recon", []), ("ga", ["latent_distances"])):
         experiment = built("tiny", "flow_matching", latent)
         assert list(rehearse._found(experiment, experiment, work)) == phases
+
+
+def test_what_comes_before_a_start_is_made_anew_and_cut_too():
+    c = configured("tiny", "score", "ga")
+    config.use(c, "program", "online", start="cs_ga", batch_size=4, steps=20, period=10)
+    experiment = config.build(c)
+    anew = rehearse._from_nothing(experiment)
+    short = rehearse._shortened(anew, rehearse._batches(anew))
+    names = ["autoencoder_vorticity", "autoencoder_closure", "transport", "online"]
+    assert [phase.name for phase in experiment.program.phases(experiment)] == names[-1:]
+    assert {phase.name: phase.training.settings.steps for phase in short.program.phases(short)} == dict.fromkeys(
+        names, 4
+    )
 
 
 def test_an_output_of_nothing_is_refused(tmp_path, monkeypatch, capsys):

@@ -69,8 +69,8 @@ def rehearse(experiment: Experiment, output: pathlib.Path | None) -> None:
     )
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output={output}: expected a file in a folder that is there")
-    batches = _batches(experiment)
-    short = _shortened(experiment, batches)
+    anew = _from_nothing(experiment)
+    short = _shortened(anew, _batches(anew))
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=pathlib.Path.cwd()) as scratch:
         work = _Watched(pathlib.Path(scratch) / "run")
         print("rehearsal: the job, shortened, in a scratch folder", flush=True)
@@ -87,6 +87,15 @@ def rehearse(experiment: Experiment, output: pathlib.Path | None) -> None:
         phases = {name: dataclasses.asdict(phase) for name, phase in found.items()}
         files.write_json(output, {"device": devices.describe(), "phases": phases, "disk": bytes_on_disk})
         print(f"written: {output}")
+
+
+def _from_nothing(experiment: Experiment) -> Experiment:
+    """The experiment without a closure to start from, which was trained on more data than a rehearsal makes."""
+    if not experiment.config.program.get("start"):
+        return experiment
+    config = copy.deepcopy(experiment.config)
+    config.program.start = ""
+    return config_lib.build(config)
 
 
 def _batches(experiment: Experiment) -> dict[str, int]:
@@ -130,8 +139,6 @@ def _shortened(experiment: Experiment, batches: dict[str, int]) -> Experiment:
     changes |= {"evaluation.turnovers": 0.0}
     if getattr(experiment.transport, "flow_steps", 0):
         changes["transport.flow_steps"] = _STEPS
-    if config.program.get("start"):
-        changes["program.start"] = ""  # what a closure was trained on is more than what is made here
     config_lib.override(config, [f"{name}={value}" for name, value in changes.items()])
     return config_lib.build(config)
 

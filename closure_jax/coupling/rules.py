@@ -37,8 +37,31 @@ class _Independent:
         return ()
 
 
+class _Drawn(_Independent):
+    """An independent draw for each member."""
+
+    def closure(
+        self,
+        draw: Draw,
+        carry: Carry,
+        keys: Key[Array, "state member"],
+        number: StepNumber,
+        vorticity: Float[Array, "state member n n"],
+    ) -> tuple[Float[Array, "state member n n"], Carry]:
+        """See `Coupling`."""
+        drawn = draw_closure(draw, draw_noise(draw, keys_of_step(keys, number), vorticity), vorticity)
+        return self.of_draws(drawn, keys, number), carry
+
+    def of_draws(
+        self, closure: Float[Array, "state member n n"], keys: Key[Array, "state member"], number: StepNumber
+    ) -> Float[Array, "state member n n"]:
+        """What the solver gets of the draws of a step: the draws."""
+        del keys, number
+        return closure
+
+
 @dataclasses.dataclass(frozen=True)
-class Held(_Independent):
+class Held(_Drawn):
     """One draw, held for a period: the published coupling (arXiv 2602.17089).
 
     Holding multiplies the variance that the noise adds to the vorticity by the period.
@@ -56,17 +79,6 @@ class Held(_Independent):
         check_period(self.period)
         _check_white_noise(self.white_noise)
 
-    def closure(
-        self,
-        draw: Draw,
-        carry: Carry,
-        keys: Key[Array, "state member"],
-        number: StepNumber,
-        vorticity: Float[Array, "state member n n"],
-    ) -> tuple[Float[Array, "state member n n"], Carry]:
-        """See `Coupling`."""
-        return _new_draw(draw, keys, number, vorticity), carry
-
     def between(self) -> Between | None:
         """See `Coupling`: the white noise, if there is any."""
         return functools.partial(_with_white_noise, self.white_noise) if self.white_noise else None
@@ -80,21 +92,16 @@ class EnsembleMean(Held):
 
     crosses_members: ClassVar[bool] = True
 
-    def closure(
-        self,
-        draw: Draw,
-        carry: Carry,
-        keys: Key[Array, "state member"],
-        number: StepNumber,
-        vorticity: Float[Array, "state member n n"],
-    ) -> tuple[Float[Array, "state member n n"], Carry]:
-        """See `Coupling`."""
-        closure = _new_draw(draw, keys, number, vorticity)
-        return jnp.broadcast_to(jnp.mean(closure, axis=1, keepdims=True), closure.shape), carry
+    def of_draws(
+        self, closure: Float[Array, "state member n n"], keys: Key[Array, "state member"], number: StepNumber
+    ) -> Float[Array, "state member n n"]:
+        """The mean over the members of each state."""
+        del keys, number
+        return jnp.broadcast_to(jnp.mean(closure, axis=1, keepdims=True), closure.shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fresh(_Independent):
+class Fresh(_Drawn):
     """A new draw at each solver step: white in time, as the noise of the true system is.
 
     Attributes:
@@ -111,17 +118,11 @@ class Fresh(_Independent):
         """One step."""
         return 1
 
-    def closure(
-        self,
-        draw: Draw,
-        carry: Carry,
-        keys: Key[Array, "state member"],
-        number: StepNumber,
-        vorticity: Float[Array, "state member n n"],
-    ) -> tuple[Float[Array, "state member n n"], Carry]:
-        """See `Coupling`."""
-        closure = _new_draw(draw, keys, number, vorticity)
-        return _with_white_noise(self.white_noise, closure, keys, number) if self.white_noise else closure, carry
+    def of_draws(
+        self, closure: Float[Array, "state member n n"], keys: Key[Array, "state member"], number: StepNumber
+    ) -> Float[Array, "state member n n"]:
+        """With the white noise, if there is any."""
+        return _with_white_noise(self.white_noise, closure, keys, number) if self.white_noise else closure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,13 +221,6 @@ def check_period(period: int) -> None:
 
 def _check_white_noise(deviation: float) -> None:
     check(0 <= deviation < float("inf"), f"white_noise={deviation}: expected a number that is not negative")
-
-
-def _new_draw(
-    draw: Draw, keys: Key[Array, "state member"], number: StepNumber, vorticity: Float[Array, "state member n n"]
-) -> Float[Array, "state member n n"]:
-    """An independent draw for each member."""
-    return draw_closure(draw, draw_noise(draw, keys_of_step(keys, number), vorticity), vorticity)
 
 
 def _with_white_noise(

@@ -139,9 +139,12 @@ def _few(seeds: int, common: bool = False) -> str:
     return f"; no verdict from fewer than {verdicts.FEWEST} seeds{' in common' if common else ''}"
 
 
-def _paired(model: Model, other: Model, measure: Callable[[Run], float | None]) -> list[tuple[float, float]]:
-    """A measure of both, by seed that they have in common."""
-    theirs = {run.config.get("seed"): measure(run) for run in other.runs}
+Measure = Callable[[Run], float | None]
+
+
+def _paired(model: Model, other: Model, measure: Measure, of_other: Measure | None = None) -> list[tuple[float, float]]:
+    """A measure of both, or one of each, by seed that they have in common."""
+    theirs = {run.config.get("seed"): (of_other or measure)(run) for run in other.runs}
     pairs = [(measure(run), theirs.get(run.config.get("seed"))) for run in model.runs]
     return [(mine, its) for mine, its in pairs if mine is not None and its is not None]
 
@@ -150,12 +153,11 @@ def _costs(model: Model, steps: int, other: Model, other_steps: int) -> list[flo
     """Time per sample of `other` over that of `model`, by seed; none on different devices."""
     if model.device != other.device:
         return []
-    mine, theirs = (
-        {run.config.get("seed"): number(run.results, *_A_PRIORI, str(n), _COST) for run in one.runs}
-        for one, n in ((model, steps), (other, other_steps))
-    )
-    pairs = [(mine[seed], theirs.get(seed)) for seed in mine]
-    return [its / own for own, its in pairs if own and its]
+
+    def cost(steps: int) -> Measure:
+        return lambda run: number(run.results, *_A_PRIORI, str(steps), _COST)
+
+    return [its / own for own, its in _paired(model, other, cost(steps), cost(other_steps)) if own > 0]
 
 
 def speed(models: Sequence[Model]) -> Claim:
