@@ -530,6 +530,28 @@ def test_everything_is_written(folders, tmp_path, capsys):
     ]
 
 
+def test_the_page_of_results_is_that_of_the_summaries_beside_it(tmp_path):
+    """A sentence or a figure without a summary behind it would be in one page and not in the other."""
+    kept = sorted((REPOSITORY / "docs" / "results" / "runs").glob("*.json"))
+    assert compare.main([*map(str, kept), f"--output={tmp_path}"]) == 0
+    assert (tmp_path / "results.md").read_text() == (REPOSITORY / "docs" / "results.md").read_text()
+
+
+def test_a_run_from_before_a_field_joins_those_of_its_old_value(tmp_path):
+    paths = [write_run(tmp_path / str(seed), "flow_matching", "ga", seed) for seed in (0, 1)]
+    config = json.loads((paths[0] / "config.json").read_text())
+    assert config["latent"].pop("pairs") == "neighbours" and config["autoencoder"].pop("keep") == "last"
+    (paths[0] / "config.json").write_text(json.dumps(config))
+    assert [model.name for model in models_of(*paths)] == [
+        f"FM GA (latent.pairs {x})" for x in ("random", "neighbours")
+    ]
+    for path in paths:
+        text = json.loads((path / "config.json").read_text())
+        text["latent"]["pairs"] = "random"
+        (path / "config.json").write_text(json.dumps(text))
+    assert len(models_of(*paths)) == 1
+
+
 def test_what_is_no_summary_is_refused(folders, tmp_path, capsys):
     summary = tmp_path / "summary.json"
     for written in (

@@ -51,10 +51,25 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
     return None
 
 
+ADDED = {
+    "autoencoder.keep": "last",
+    "autoencoder.standardise": True,
+    "transport.keep": "last",
+    "latent.pairs": "random",
+}
+"""Fields that runs of earlier revisions do not have, and how these were made."""
+
+
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields of a run's configuration by their present dotted names."""
+    """All fields of a run's configuration by their present dotted names, with what fields meant before there were any."""
     present = {old: new for new, old in RENAMED.items()}
-    return {present.get(name, name): value for name, value in flat(config).items()}
+    found = {present.get(name, name): value for name, value in flat(config).items()}
+    sections = {name.partition(".")[0] for name in found}
+    return {
+        name: value
+        for name, value in ADDED.items()
+        if name.partition(".")[0] in sections and (name != "latent.pairs" or found.get("latent.kind") == "ga")
+    } | found
 
 
 def measures_version(results: Mapping[str, Any]) -> int:

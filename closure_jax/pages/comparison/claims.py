@@ -14,7 +14,7 @@ import numpy as np
 from closure_jax.pages.comparison import verdicts
 from closure_jax.pages.comparison.estimates import interval
 from closure_jax.pages.comparison.runs import LATENTS, REGULARISED, Model, Run, Study, twin
-from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY
+from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY, geometry
 from closure_jax.pages.comparison.verdicts import Verdict
 from closure_jax.pages.results import number
 from closure_jax.pages.tables import number_text
@@ -208,9 +208,9 @@ def _each_of(ratios: Mapping[str, Sequence[float]]) -> str:
 
 
 def _against_recon(models: Sequence[Model], latent: str) -> tuple[Model, Model] | None:
-    """A model in `latent` and its twin in recon: of flow matching where there is one, since the first that has both."""
+    """A model in `latent` and its twin in recon: of flow matching as its file has it, and of many seeds, where there is one."""
     candidates = [model for model in models if model.latent == latent]
-    for model in sorted(candidates, key=lambda one: one.process != "flow_matching"):
+    for model in sorted(candidates, key=lambda one: (one.process != "flow_matching", one.variant, -len(one.runs))):
         other = twin(model, models, latent="recon")
         if other is not None:
             return model, other
@@ -244,7 +244,7 @@ def _geometry(
         for field, short in _FIELDS.items():
             keys = ("latent_geometry", *path, field, measure)
             values = _paired(*pair, lambda run, keys=keys: number(run.results, *keys))
-            mine, theirs = (model.estimate(*keys) for model in pair)
+            mine, theirs = (geometry(model, *keys[1:]) for model in pair)
             if mine is None or theirs is None:
                 continue
             margin = max(nothing, TOLERANCE * abs(theirs.mean)) if measure not in _OF_ONE else nothing

@@ -13,7 +13,7 @@ from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.claims import learning_curve
 from closure_jax.pages.comparison.published import EXACT_DEVIATION, PUBLISHED, error_over_floor
 from closure_jax.pages.comparison.runs import LATENTS, Model, Study
-from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY
+from closure_jax.pages.comparison.tables import MEASURES, NEAR_ONE, TOPOLOGY
 
 CAPTIONS = {
     "pareto": """What accuracy costs: error of the mean of samples against the exact mean (left) and CRPS over that of the
@@ -162,12 +162,12 @@ def latent_geometry(models: Sequence[Model]) -> Figure:
     for axes in panels.flat[len(names) :]:
         axes.remove()
     for axes, (measure, name) in zip(panels.flat, names.items(), strict=False):
-        lacking = measure in _PERFECT_AT_ONE
-        drawing.label(axes, "", "", f"1 − {name}" if lacking else name)
+        lacking = measure in NEAR_ONE
+        drawing.label(axes, "", "", name)
         for field in _FACES:
             values = np.array([_geometry(model, measure, field) for model in shown], dtype=float)
             _geometry_marks(axes, 1 - values if lacking else values, field, [styles[model.name] for model in shown])
-        if lacking:
+        if lacking or measure == "condition_number":
             _lacking_axis(axes)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -178,7 +178,6 @@ def latent_geometry(models: Sequence[Model]) -> Figure:
 
 _FACES = {"vorticity": True, "closure": False}
 """Fields of latent geometry, and whether their marks are filled."""
-_PERFECT_AT_ONE = ("distance_correlation", "distance_rank_correlation", "trustworthiness", "continuity")
 
 
 def _geometry_marks(axes: Axes, values: np.ndarray, field: str, styles: Sequence[dict]) -> None:

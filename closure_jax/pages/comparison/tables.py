@@ -1,7 +1,9 @@
 """The tables of a comparison that have a row for each model, and their form as CSV."""
 
 import csv
+import dataclasses
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,10 +23,23 @@ def _last_spread_ratio(run: Run) -> float | None:
     return spread / truth if spread is not None and truth else None
 
 
+_NOT_TRAINING = ("data", "a_priori", "latent_geometry", "a_posteriori", "report")
+
+
+def _member_milliseconds(*keys: str) -> Callable[[Model], Estimate | None]:
+    """Wall time of a rollout by member and time unit, since ensembles differ in size."""
+
+    def measure(run: Run) -> float | None:
+        seconds, *sizes = (number(run.results, "a_posteriori", key) for key in (*keys, "states", "members"))
+        return seconds / math.prod(sizes) * 1e3 if seconds is not None and all(sizes) else None
+
+    return lambda model: model.derived(measure)
+
+
 def _training_seconds(run: Run) -> float | None:
-    """Wall time of all phases but the simulation of data and the evaluation."""
+    """Wall time of all phases but the simulation of data and the evaluation; phases of other runs are not in it."""
     seconds = look_up(run.results, "wall_seconds") or {}
-    parts = [number(seconds, phase) for phase in seconds if phase not in ("data", "a_priori", "a_posteriori", "report")]
+    parts = [number(seconds, phase) for phase in seconds if phase not in _NOT_TRAINING]
     return sum(part for part in parts if part is not None) or None
 
 
@@ -86,10 +101,11 @@ def _at(steps: int | None, *measure: str) -> Callable[[Model], Cell]:
 
 _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A priori": (
-        "The closure sampled for single states. Best: the number of sampler steps with the least CRPS, of runs without one "
-        "with the least error. Error / floor, spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is "
-        "that against the exact mean; all four are dashes where nobody knows the law of the closure. Coverage of the central "
-        "interval that should hold 90 %, and spread over the error of the mean, 1 is perfect, need draws of the truth alone.",
+        "The closure sampled for single states. Best: the number of sampler steps with the least CRPS on these same states, of "
+        "runs without one with the least error. Error / floor, spread and CRPS are ratios to the exact law, 1 is perfect; the "
+        "excess error is that against the exact mean; all four are dashes where nobody knows the law of the closure. Coverage "
+        "of the central interval that should hold 90 %, and spread over the error of the mean, 1 is perfect, need draws of the "
+        "truth alone.",
         (
             ("seeds", lambda model: len(model.runs)),
             ("best steps", lambda model: model.best_steps),
@@ -107,7 +123,9 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     ),
     "Cost": (
         "Milliseconds per sample, in a batch, at the best number of sampler steps, and split into encoding the condition, "
-        "sampling, and decoding; seconds of the coupled rollout per time unit. Times of different devices do not compare.",
+        "sampling, and decoding; the coupled rollout, and the true ensemble, which runs of the same data share and time once. "
+        "Training counts the phases that the runs trained themselves, not autoencoders taken over from another experiment. "
+        "Times of different devices do not compare, and those of a busy machine scatter.",
         (
             ("best steps", lambda model: model.best_steps),
             ("ms per sample", _at(None, "milliseconds_per_sample")),
@@ -115,8 +133,8 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("sample", _at(None, "milliseconds_sampling")),
             ("decode", _result("a_priori", "milliseconds", "decode")),
             ("ms per sample at 1 step", _at(1, "milliseconds_per_sample")),
-            ("rollout, s per time unit", _result("a_posteriori", "seconds_per_time_unit")),
-            ("true system, s per time unit", _result("a_posteriori", "seconds_per_time_unit_truth")),
+            ("rollout, ms per member and time unit", _member_milliseconds("seconds_per_time_unit")),
+            ("true system, the same", _member_milliseconds("seconds_per_time_unit_truth")),
             ("training", _mean_duration),
         ),
     ),
@@ -168,15 +186,17 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
 _TEXT_TABLES = ("Provenance",)
 
 MEASURES = {
-    "distance_correlation": "distance correlation",
-    "distance_rank_correlation": "rank correlation",
+    "distance_correlation": "1 - distance correlation",
+    "distance_rank_correlation": "1 - rank correlation",
     "distance_ratio_spread": "distance ratio spread",
     "condition_number": "condition number",
     "distortion": "distortion",
-    "trustworthiness": "trustworthiness",
-    "continuity": "continuity",
+    "trustworthiness": "1 - trustworthiness",
+    "continuity": "1 - continuity",
 }
-"""Measures of latent_geometry by field, and what tables and figures call them."""
+"""Measures of latent_geometry by field, and what tables and figures call them; see `geometry`."""
+NEAR_ONE = ("distance_correlation", "distance_rank_correlation", "trustworthiness", "continuity")
+"""Those that are 1 for a perfect space, and so near it that only their distance from 1 can be read."""
 TOPOLOGY = {"bottleneck_h0": "bottleneck H0", "bottleneck_h1": "bottleneck H1"}
 """Measures of latent_geometry.topology by field."""
 
@@ -191,6 +211,12 @@ def model_tables(models: Sequence[Model]) -> dict[str, Table]:
     return tables
 
 
+def geometry(model: Model, *keys: str) -> Estimate | None:
+    """A measure of latent_geometry as it is shown: its distance from 1 where that is what can be read."""
+    found = model.estimate("latent_geometry", *keys)
+    return dataclasses.replace(found, mean=1 - found.mean) if found and keys[-1] in NEAR_ONE else found
+
+
 def measured(table: Table) -> Table:
     """The table without rows of models that have nothing in it beside their number of seeds."""
     rows = [row for row in table.rows if any(cell is not None for cell in row[2:])]
@@ -203,7 +229,7 @@ def latent_table(models: Sequence[Model]) -> Table:
     for model in models:
         for field, short in (("vorticity", "w"), ("closure", "H")):
             cells = [model.estimate("autoencoder", field, "relative_error")]
-            cells += [model.estimate("latent_geometry", field, measure) for measure in MEASURES]
+            cells += [geometry(model, field, measure) for measure in MEASURES]
             cells += [model.estimate("latent_geometry", "topology", field, measure) for measure in TOPOLOGY]
             if field == "closure":
                 cells.append(model.estimate("latent_geometry", "conditional_smoothness"))
@@ -222,12 +248,12 @@ def latent_table(models: Sequence[Model]) -> Table:
         "straightness",
     )
     intro = (
-        "What encoding does to a field's geometry. Correlations of pairwise distances, trustworthiness and continuity are 1 "
-        "for a perfect space; the spread of distance ratios and the distortion (deviation of the decoder's log singular "
-        "values) are 0 for one that keeps shapes up to scale; bottleneck distances between persistence diagrams are 0 where "
-        "the topology is kept. Conditional smoothness: how far H moves between neighbouring w in the latent space, over the "
-        "same in full space; under 1 the map is smoother there. Straightness of the sampler's path from source to sample: 1 "
-        "for a straight line, which one Euler step follows; the noise of an SDE counts."
+        "What encoding does to a field's geometry. What lacks to 1, the value of a perfect space, of correlations of pairwise "
+        "distances, trustworthiness and continuity; the spread of distance ratios and the distortion (deviation of the "
+        "decoder's log singular values) are 0 for a space that keeps shapes up to scale; bottleneck distances between "
+        "persistence diagrams are 0 where the topology is kept. Conditional smoothness: how far H moves between neighbouring w "
+        "in the latent space, over the same in full space; under 1 the map is smoother there. Straightness of the sampler's "
+        "path from source to sample: 1 for a straight line, which one Euler step follows; the noise of an SDE counts."
     )
     return Table(head, rows, intro=intro)
 
