@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,12 +25,12 @@ def _last_spread_ratio(run: Run) -> float | None:
 _NOT_TRAINING = ("data", "a_priori", "latent_geometry", "a_posteriori", "report")
 
 
-def _member_milliseconds(*keys: str) -> Callable[[Model], Estimate | None]:
+def _member_milliseconds(key: str) -> Callable[[Model], Estimate | None]:
     """Wall time of a rollout by member and time unit, since ensembles differ in size."""
 
     def measure(run: Run) -> float | None:
-        seconds, *sizes = (number(run.results, "a_posteriori", key) for key in (*keys, "states", "members"))
-        return seconds / math.prod(sizes) * 1e3 if seconds is not None and all(sizes) else None
+        seconds, states, members = (number(run.results, "a_posteriori", name) for name in (key, "states", "members"))
+        return seconds / (states * members) * 1e3 if seconds is not None and states and members else None
 
     return lambda model: model.derived(measure)
 
