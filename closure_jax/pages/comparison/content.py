@@ -81,6 +81,8 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
         blocks: list[Block] = [tables.as_text(table)]
         if title == "A posteriori":
             blocks += [tables.as_text(more) for more in [rollout.rollout_table(models)] if more.rows]
+        if title == "Latent spaces":
+            blocks += [tables.as_text(more) for more in [tables.term_table(models)] if more.rows]
         if table.rows:
             blocks += [_figure(name, pictures) for name in _FIGURE_PLACES.get(title, ())]
             shown.append(Section(title, blocks))
