@@ -173,6 +173,7 @@ def test_a_fitted_coefficient_is_found_again(x64):
     assert baselines.fitted(unit, Pairs(w, -true)).coefficient == 0
 
 
+@pytest.mark.slow
 def test_closures_are_draws_without_noise_that_run_under_jit_and_differentiate():
     w = jnp.asarray(fields(4), jnp.float32)
     draws = baselines.classical(GRID, WIDTH, Pairs(np.asarray(w), np.asarray(w)))

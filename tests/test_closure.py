@@ -178,6 +178,7 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
     )  # no noise of its steps
 
 
+@pytest.mark.slow
 def test_fields_that_are_not_finite_are_told_where_it_is_asked_for():
     model, spoilt = closure(), VORTICITY.at[3, 1, 2].set(jnp.nan)
     assert jnp.isnan(model(jax.random.key(0), spoilt)).any()  # nothing is looked at unasked

@@ -111,6 +111,7 @@ def test_extrapolated_draws_add_the_variance_of_their_formula():
         assert np.mean(w**2) / expected == pytest.approx(1, abs=ERRORS * standard_error(w)), period
 
 
+@pytest.mark.slow
 def test_extrapolated_draws_follow_a_mean_that_changes_to_second_order():
     draw = Linear(rate=2.0, drift=1.0, amplitude=0.0)
     fresh = end(draw, Fresh(), 160, 1)

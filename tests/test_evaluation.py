@@ -128,6 +128,7 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
         a_posteriori.evaluate(Toy(solved=False), Fresh(), dataset, NoClosure(), 0, settings)
 
 
+@pytest.mark.slow
 def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
     states, count = 6, 150
     rng = np.random.default_rng(1)

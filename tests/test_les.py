@@ -48,6 +48,7 @@ def test_the_forcing_is_the_curl_of_its_force():
     np.testing.assert_allclose(flow.forcing(), -np.fft.ifft2(1j * ky * np.fft.fft2(force)).real, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filter_", ["gaussian", "sharp"])
 def test_the_solver_with_the_true_subgrid_term_follows_the_filtered_simulation(x64, filter_):
     """Where the closure is held over one step the difference is of second order in it."""
@@ -65,6 +66,7 @@ def test_the_solver_with_the_true_subgrid_term_follows_the_filtered_simulation(x
     assert 3.3 < errors[0] / errors[1] < 4.7
 
 
+@pytest.mark.slow
 def test_other_fine_scales_have_the_same_filtered_field():
     system = SMALL.truth()
     state = settled(SMALL)

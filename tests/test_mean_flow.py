@@ -82,6 +82,7 @@ def test_with_the_right_scale_the_mean_of_the_data_is_all_the_network_has_to_kno
     np.testing.assert_allclose(sample, MEAN + DEVIATION * noise["source"], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_loss_is_least_at_the_exact_average(x64):
     transport = MeanFlow(data_scale=0.8)
     keys = jax.random.split(jax.random.key(1), 20_000)

@@ -36,6 +36,7 @@ def test_a_rehearsal_takes_each_phase_scales_it_and_leaves_its_table_alone(tmp_p
     assert content["disk"]["data"] == 2 * 4 * snapshots * 32**2 and content["disk"]["checkpoints"] > 0
 
 
+@pytest.mark.slow
 def test_batches_are_cut_where_a_step_takes_too_long_or_too_much_memory(monkeypatch):
     experiment = built("tiny")
     whole = {"autoencoder": 16, "transport": 16}
@@ -54,6 +55,7 @@ def test_a_latent_without_distances_has_none_and_phases_that_did_not_run_are_lef
         assert list(rehearse._found(experiment, experiment, work)) == phases
 
 
+@pytest.mark.slow
 def test_what_comes_before_a_start_is_made_anew_and_cut_too():
     c = configured("tiny", "score", "ga")
     config.use(c, "program", "online", start="cs_ga", batch_size=4, steps=20, period=10)

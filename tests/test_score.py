@@ -211,6 +211,7 @@ def test_a_problem_that_nobody_knows_has_no_oracle():
     assert "nobody knows the law" in refusal(lambda: Oracle(problem=object()))
 
 
+@pytest.mark.slow
 def test_a_closure_of_one_call_has_a_mean_and_that_of_diffusion_has_none():
     def closure(experiment):
         leaves = experiment.template()
