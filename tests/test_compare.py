@@ -109,6 +109,8 @@ def make_results(latent: str, seed: int, quality: float = 1.0) -> dict:
             "spread_truth": [0.002 * unit for unit in time],
             "crps": [0.001 * unit for unit in time],
             "finite_fraction": 1.0,
+            "states": 2,
+            "members": 4,
             "seconds_per_time_unit": 10.0,
             "seconds_per_time_unit_truth": 2.0,
             "sampler_steps": 4,
@@ -552,6 +554,15 @@ def test_a_run_from_before_a_field_joins_those_of_its_old_value(tmp_path):
     assert len(models_of(*paths)) == 1
 
 
+def test_a_summary_keeps_what_a_number_lacks_to_one(tmp_path):
+    results = make_results("ga", 0)
+    results["latent_geometry"]["closure"]["distance_correlation"] = 1 - 2.004e-9
+    folder = write_run(tmp_path / "a", "flow_matching", "ga", results=results)
+    (run,), _ = reading.read([folder])
+    kept = reading.summary(run)["results"]["latent_geometry"]["closure"]["distance_correlation"]
+    assert 1 - kept == pytest.approx(2.004e-9, rel=1e-3)
+
+
 def test_what_is_no_summary_is_refused(folders, tmp_path, capsys):
     summary = tmp_path / "summary.json"
     for written in (
@@ -670,7 +681,7 @@ def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path, u
 
 def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
     baselines = {
-        "none": {"relative_error": [0.0, 0.25, 0.5, 0.75, 1.5, 2.5], "seconds_per_time_unit": 0.125},
+        "none": {"relative_error": [0.0, 0.25, 0.5, 0.75, 1.5, 2.5], "members": 1, "seconds_per_time_unit": 0.125},
         "exact_mean": {
             "relative_error": [0.0, 0.015, 0.025, 0.035, 0.045, 0.055],
             "spread": [0.0] * 6,
@@ -685,9 +696,9 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
     (table,) = (rollout.rollout_table(models_of(*paths)),)
     rows = comparison_tables.as_text(table).rows
     assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
-    assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "10"]
-    assert rows[2] == ["truth", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "2"]
-    assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "0.125"]
+    assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "1250"]  # by member
+    assert rows[2] == ["truth", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "250"]
+    assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "62.5"]
     assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
 
 

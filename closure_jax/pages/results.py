@@ -51,13 +51,13 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
     return None
 
 
-ADDED = {
-    "autoencoder.keep": "last",
-    "autoencoder.standardise": True,
-    "transport.keep": "last",
-    "latent.pairs": "random",
-}
-"""Fields that runs of earlier revisions do not have, and how these were made."""
+ADDED = (
+    ("autoencoder.keep", "last", None),
+    ("autoencoder.standardise", True, None),
+    ("transport.keep", "last", None),
+    ("latent.pairs", "random", ("latent.kind", "ga")),
+)
+"""Fields that runs of earlier revisions do not have: name, how these were made, and the (selector, name) that the field needs."""
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +65,27 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     present = {old: new for new, old in RENAMED.items()}
     found = {present.get(name, name): value for name, value in flat(config).items()}
     sections = {name.partition(".")[0] for name in found}
-    return {
+    before = {
         name: value
-        for name, value in ADDED.items()
-        if name.partition(".")[0] in sections and (name != "latent.pairs" or found.get("latent.kind") == "ga")
-    } | found
+        for name, value, where in ADDED
+        if name.partition(".")[0] in sections and (where is None or found.get(where[0]) == where[1])
+    }
+    return before | found
+
+
+def member_milliseconds(
+    results: Mapping[str, Any], seconds: float | None, members: float | None = None
+) -> float | None:
+    """Wall time of a rollout by member and time unit, of the seconds that all its states and members take for one.
+
+    Args:
+      results: of the run.
+      seconds: by time unit; None where unknown.
+      members: of each state; by default as many as the model's ensemble has.
+    """
+    states = number(results, "a_posteriori", "states")
+    members = members or number(results, "a_posteriori", "members")
+    return 1e3 * seconds / (states * members) if seconds is not None and states and members else None
 
 
 def measures_version(results: Mapping[str, Any]) -> int:

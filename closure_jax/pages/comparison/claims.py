@@ -13,8 +13,8 @@ import numpy as np
 
 from closure_jax.pages.comparison import verdicts
 from closure_jax.pages.comparison.estimates import interval
+from closure_jax.pages.comparison.latents import FIELDS, MEASURES, NEAR_ONE, TOPOLOGY, geometry
 from closure_jax.pages.comparison.runs import LATENTS, REGULARISED, Model, Run, Study, twin
-from closure_jax.pages.comparison.tables import MEASURES, TOPOLOGY, geometry
 from closure_jax.pages.comparison.verdicts import Verdict
 from closure_jax.pages.results import number
 from closure_jax.pages.tables import number_text
@@ -27,7 +27,6 @@ SPEED_UP = 100.0
 """Two orders of magnitude."""
 _PHYSICAL_STEPS = 50
 _COST = "milliseconds_per_sample"
-_FIELDS = {"vorticity": "w", "closure": "H"}
 _DISTORTION = {"distance_ratio_spread": -1, "distortion": -1, "distance_correlation": 1}  # sign: 1 where more is better
 _NOTHING = {"distance_ratio_spread": 2e-3, "distortion": 1e-2, "distance_correlation": 1e-3}
 """Differences that mean nothing however small the numbers are: latents of 0.9999 and 0.99999 are both isometric."""
@@ -241,13 +240,13 @@ def _geometry(
     compared: list[tuple[verdicts.Outcome, str]] = []
     common = len(_paired(*pair, lambda run: 1.0))
     for (*path, measure), (sign, nothing) in measures.items():
-        for field, short in _FIELDS.items():
+        for field, short in FIELDS.items():
             keys = ("latent_geometry", *path, field, measure)
             values = _paired(*pair, lambda run, keys=keys: number(run.results, *keys))
             mine, theirs = (geometry(model, *keys[1:]) for model in pair)
             if mine is None or theirs is None:
                 continue
-            margin = max(nothing, TOLERANCE * abs(theirs.mean)) if measure not in _OF_ONE else nothing
+            margin = max(nothing, TOLERANCE * abs(theirs.mean)) if measure not in NEAR_ONE else nothing
             found = verdicts.outcome([sign * (one - other) for one, other in values], margin)
             text = f"{(MEASURES | TOPOLOGY)[measure]} of {short} {mine} against {theirs}, {found}"
             compared.append((found, text))
@@ -262,9 +261,6 @@ def _geometry(
         verdicts.of_outcomes(outcomes),
         sentence + "; ".join(text for _, text in compared) + "." + _about(pair, common),
     )
-
-
-_OF_ONE = ("distance_correlation",)  # of which a share means nothing: all are near 1
 
 
 def distortion(models: Sequence[Model], latent: str) -> Claim:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from closure_jax.evaluation.measures import VERSION
-from closure_jax.pages.comparison import figures, holding, published, rollout, tables
+from closure_jax.pages.comparison import figures, holding, latents, published, rollout, tables
 from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
 from closure_jax.pages.page import Block, Details, Paragraph, Picture, Section
@@ -75,14 +75,14 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
         found["Statistics"] = tables.measured(found["Statistics"])
     if models or "data_efficiency" in pictures:
         found["Beside the published figures"] = published.published_table(models)
-    found["Latent spaces"] = tables.latent_table(models)
+    found["Latent spaces"] = latents.latent_table(models)
     shown = []
     for title, table in found.items():
         blocks: list[Block] = [tables.as_text(table)]
         if title == "A posteriori":
             blocks += [tables.as_text(more) for more in [rollout.rollout_table(models)] if more.rows]
         if title == "Latent spaces":
-            blocks += [tables.as_text(more) for more in [tables.term_table(models)] if more.rows]
+            blocks += [tables.as_text(more) for more in [latents.term_table(models)] if more.rows]
         if table.rows:
             blocks += [_figure(name, pictures) for name in _FIGURE_PLACES.get(title, ())]
             shown.append(Section(title, blocks))

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from closure_jax.pages import drawing
 from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.claims import learning_curve
+from closure_jax.pages.comparison.latents import MEASURES, NEAR_ONE, TOPOLOGY, geometry
 from closure_jax.pages.comparison.published import EXACT_DEVIATION, PUBLISHED, error_over_floor
 from closure_jax.pages.comparison.runs import LATENTS, Model, Study
-from closure_jax.pages.comparison.tables import MEASURES, NEAR_ONE, TOPOLOGY
 
 CAPTIONS = {
     "pareto": """What accuracy costs: error of the mean of samples against the exact mean (left) and CRPS over that of the
@@ -142,7 +142,7 @@ def with_geometry(models: Sequence[Model]) -> list[Model]:
 
 def _geometry(model: Model, measure: str, field: str) -> float | None:
     path = ("topology", field) if measure in TOPOLOGY else (field,)
-    found = model.estimate("latent_geometry", *path, measure)
+    found = geometry(model, *path, measure)
     return None if found is None else found.mean
 
 
@@ -162,12 +162,11 @@ def latent_geometry(models: Sequence[Model]) -> Figure:
     for axes in panels.flat[len(names) :]:
         axes.remove()
     for axes, (measure, name) in zip(panels.flat, names.items(), strict=False):
-        lacking = measure in NEAR_ONE
         drawing.label(axes, "", "", name)
         for field in _FACES:
             values = np.array([_geometry(model, measure, field) for model in shown], dtype=float)
-            _geometry_marks(axes, 1 - values if lacking else values, field, [styles[model.name] for model in shown])
-        if lacking or measure == "condition_number":
+            _geometry_marks(axes, values, field, [styles[model.name] for model in shown])
+        if measure in (*NEAR_ONE, "condition_number"):
             _lacking_axis(axes)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(3))

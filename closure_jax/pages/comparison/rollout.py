@@ -12,7 +12,7 @@ from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
 from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.comparison.tables import Cell
-from closure_jax.pages.results import baselines, coupling_rule, look_up, number
+from closure_jax.pages.results import baselines, coupling_rule, look_up, member_milliseconds, number
 from closure_jax.pages.tables import Table
 
 CAPTIONS = {
@@ -47,7 +47,7 @@ def rollout_table(models: Sequence[Model]) -> Table:
     head = (
         "in the solver",
         *("error at the first time", "in the middle", "at the end"),
-        *("spread at the end", "CRPS at the end", "finite fraction", "s per time unit"),
+        *("spread at the end", "CRPS at the end", "finite fraction", "ms per member and time unit"),
     )
     coupled = (run for model in models for run in model.runs if look_up(run.results, "a_posteriori"))
     rules = dict.fromkeys(coupling_rule(run.results, run.config) for run in coupled)
@@ -79,8 +79,17 @@ def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimat
     time = look_up(model.runs[0].results, "a_posteriori", "time") or []
     places = [1, len(time) // 2, -1] if len(time) > 1 else []
     errors = [estimate("relative_error", place) for place in places] or [None] * 3
-    whole = [estimate(key) for key in ("finite_fraction", "seconds_per_time_unit")]
-    return [*errors, estimate("spread", -1), estimate("crps", -1), *whole]
+    cost = interval(
+        [
+            member_milliseconds(
+                run.results,
+                number(measures(run), "seconds_per_time_unit"),
+                number(measures(run), "members"),
+            )
+            for run in model.runs
+        ]
+    )
+    return [*errors, estimate("spread", -1), estimate("crps", -1), estimate("finite_fraction"), cost]
 
 
 @style.small_png

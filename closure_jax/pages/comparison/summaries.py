@@ -23,6 +23,7 @@ ARRAYS = ("energy_", "noise_spectrum_")
 """How the arrays begin of which a comparison draws."""
 
 _DIGITS = 7  # of a number: more than any seed leaves alike
+_NEAR_ONE, _DECIMALS = 1e-2, 12
 _POINTS = 30
 
 
@@ -90,7 +91,8 @@ def _thinned(records: Sequence[Mapping[str, Any]]) -> _Curve:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}")
+        near_one = abs(value - 1) < _NEAR_ONE  # then what is read is what it lacks to 1
+        return round(value, _DECIMALS) if near_one else float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):
         return {name: _rounded(one) for name, one in value.items()}
     return [_rounded(one) for one in value] if isinstance(value, list) else value
