@@ -137,3 +137,10 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     rollout = results["a_posteriori"]
     assert rollout["finite_fraction"] == 1 and rollout["relative_error_floor"][0] == pytest.approx(0, abs=1e-4)
     assert set(rollout["baselines"]) >= {"none", "smagorinsky", "dynamic_leith", "gradient"}
+
+
+def test_the_step_of_the_closed_solver_makes_no_other_data():
+    longer = dataclasses.replace(SMALL, solver_dt=0.02)
+    assert longer.identity() == SMALL.identity()
+    assert longer.solver().dt == 0.02
+    assert dataclasses.replace(SMALL, dt=0.005).identity() != SMALL.identity()

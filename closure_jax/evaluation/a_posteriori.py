@@ -127,6 +127,7 @@ class Reference:
             names = [label, f"{label} endured"] if self.endurance else [label]
             closure = np.asarray(jax.jit(lambda vorticity: draw.draw((), vorticity))(self.initial))
             settings = {"members": 1, "of": hashlib.sha256(closure.tobytes()).hexdigest(), "endurance": self.endurance}
+            settings["solver_dt"] = self._coupled(draw, coupling).dt
             run, *endured = self.shared.runs(names, self.settings.facts() | settings, runs)
         found = self.judge(run, measures)
         if endured:

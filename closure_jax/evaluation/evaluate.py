@@ -28,6 +28,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
     if stored["coupling"].get("white_noise"):
         judged["white_noise"] = "of each further step"  # before it was of each draw
+    if "solver_dt" in stored["problem"]:  # a field of problems whose data have a step of their own
+        judged["solver_dt"] = stored["problem"]["solver_dt"]
     return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max"), "measures": measures.VERSION}
 
 

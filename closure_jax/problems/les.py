@@ -310,9 +310,11 @@ class LargeEddies:
         return found
 
     def identity(self) -> dict[str, Any]:
-        """All fields, and what the equation computes on both grids."""
+        """All fields that make the data, and what the equation computes on both grids; the step of the closed solver is not among
+        them."""
         own = dataclasses.asdict(self)
         fine, stored = own.pop("resolution"), own.pop("stored_resolution")
+        del own["solver_dt"]
         return {
             "problem": class_name(self),
             "solver_resolution": fine,
