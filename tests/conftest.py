@@ -32,6 +32,12 @@ jaxtyping.install_import_hook(CHECKED, "conftest.checked")
 gc.set_threshold(50_000, 20, 50)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: a test that waits for processes leaves its core idle."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len(cores) + 1
+
+
 LONGEST = ("test_extend.py", "test_end_to_end.py", "test_hosts.py", "test_bench.py", "test_compare.py")
 """Files that start first, so that no worker is left with one of them at the end."""
 

@@ -145,14 +145,15 @@ def start_processes(folder: Path, count: int, devices_each: int) -> list[subproc
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
         "CLOSURE_JAX_DATA": str(folder / "data"),
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # one process would read what another is still writing
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(count),
     }
     return [
         subprocess.Popen(
             [sys.executable, "-c", script, str(EXPERIMENT), str(folder / "gradients.npz"), *overrides],
-            env=environment | {"JAX_PROCESS_ID": str(number)},
+            # each has a folder of compiled programs: it would else read what another is still writing
+            env=environment
+            | {"JAX_PROCESS_ID": str(number), "JAX_COMPILATION_CACHE_DIR": str(folder / f"compiled{number}")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
