@@ -7,12 +7,11 @@ See docs/les.md.
 
 import ml_collections
 
-from closure_jax.config import base, large_eddies, use
+from closure_jax.config import base, large_eddies
 
 
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
     large_eddies(config)
-    use(config, "coupling", "fresh")
     return config

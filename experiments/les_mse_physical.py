@@ -16,5 +16,6 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     large_eddies(config)
     in_one_local_call(config)
     use(config, "transport", "conditional_mean")
+    use(config, "coupling", "fresh")
     config.network.noise_width = 0
     return config

@@ -308,3 +308,22 @@ def test_a_rule_across_members_sees_whole_states_whatever_the_chunk():
     moved = fields[-1] - fields[0]
     np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1], moved.shape), atol=1e-5 * np.abs(moved).max())
     assert np.abs(moved[0] - moved[1]).max() > 0.1 * np.abs(moved).max()  # states do not meet
+
+
+@pytest.mark.parametrize(
+    ("instantaneous", "rule", "order"), [(False, Held(1), 1), (True, Held(1), 2), (True, Extrapolated(4), 2)]
+)
+def test_the_closure_of_an_instant_is_followed_to_second_order(instantaneous, rule, order):
+    # dw/dt = -w from 1, all of it by the closure; the rule makes up for what holding costs, and the solver for the step
+    keys = jax.random.split(jax.random.key(0), 1)[None]
+
+    def error(dt):
+        def step(vorticity_hat, closure_hat):
+            return vorticity_hat + dt * closure_hat
+
+        closed = Coupled(step, dt, Relaxation(1.0, 0.0), rule, instantaneous=instantaneous)
+        steps = round(0.96 / dt)
+        w = run(closed, keys, jnp.ones((1, 1, N, N)), 0, steps, cut=steps // 2)
+        return abs(float(w[0, 0, 0, 0]) - np.exp(-0.96))
+
+    assert np.log2(error(0.02) / error(0.01)) == pytest.approx(order, abs=0.2)

@@ -20,7 +20,6 @@ from closure_jax.config import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
 from closure_jax.config.settings import Optimisation
 from closure_jax.coupling import Coupling, Extrapolated, Held, Scaled
-from closure_jax.coupling.advance import Coupled, CoupledState
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.parallel import devices
 from closure_jax.physics import spectral
@@ -167,9 +166,9 @@ def _coupled_run(
     solver = problem.solver()
 
     def run(model, keys, vorticity_hat, count):
-        closed = Coupled(solver.step, solver.dt, FixedSteps(model, sampler_steps), coupling, remat)
-        begun = coupling.begin(closed.draw, keys[:, None], spectral.to_physical(vorticity_hat)[:, None])
-        state = CoupledState(vorticity_hat[:, None], begun)
+        closed = solver.closed(FixedSteps(model, sampler_steps), coupling, remat)
+        begun = closed.begin(keys[:, None], spectral.to_physical(vorticity_hat)[:, None])
+        state = begun._replace(vorticity_hat=vorticity_hat[:, None])
         return closed.advance(keys[:, None], state, 0, count).vorticity_hat[:, 0]
 
     return run, (model, _keys(), jax.jit(jax.vmap(problem.truth().field.sample_hat))(_keys()))

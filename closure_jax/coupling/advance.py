@@ -91,10 +91,17 @@ def by_period(
 
 
 class CoupledState(NamedTuple):
-    """Vorticity of the members, (state, member, n, n // 2 + 1), and what their rule carries."""
+    """The members of an ensemble.
+
+    Attributes:
+      vorticity_hat: (state, member, n, n // 2 + 1).
+      carry: of their rule.
+      before: the closure of the period before and what it weighs, where a closure is that of an instant.
+    """
 
     vorticity_hat: Complex[Array, "state member n half"]
     carry: Carry
+    before: tuple[()] | tuple[Float[Array, "state member n n"], Float[Array, "state member"]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +114,9 @@ class Coupled:
       draw: where closures come from.
       coupling: the rule for their noise in time.
       remat: see `by_period`.
+      instantaneous: whether the draw gives the closure of an instant rather than that of a step. It is then extrapolated by half
+        a step, x + (x - x') / (2 period) with x' that of the period before, which for a period of one step is the second-order
+        formula of Adams and Bashforth.
     """
 
     step: Step
@@ -114,6 +124,7 @@ class Coupled:
     draw: Draw
     coupling: Coupling
     remat: bool = False
+    instantaneous: bool = False
 
     @property
     def period(self) -> int:
@@ -127,7 +138,8 @@ class Coupled:
 
     def begin(self, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> CoupledState:
         """See `Dynamics`."""
-        return CoupledState(spectral.to_fourier(vorticity), self.coupling.begin(self.draw, keys, vorticity))
+        nothing = (jnp.zeros_like(vorticity), jnp.zeros_like(vorticity[..., 0, 0])) if self.instantaneous else ()
+        return CoupledState(spectral.to_fourier(vorticity), self.coupling.begin(self.draw, keys, vorticity), nothing)
 
     def advance(
         self, keys: Key[Array, "state member"], state: CoupledState, start: StepNumber, steps: int
@@ -152,8 +164,13 @@ class Coupled:
 
         def period(state: CoupledState, number: StepNumber) -> CoupledState:
             vorticity = spectral.to_physical(state.vorticity_hat)
-            closure, carry = self.coupling.closure(self.draw, state.carry, keys, number, vorticity)
-            return CoupledState(held(state.vorticity_hat, closure, number), carry)
+            drawn, carry = self.coupling.closure(self.draw, state.carry, keys, number, vorticity)
+            if not state.before:
+                return CoupledState(held(state.vorticity_hat, drawn, number), carry)
+            earlier, weight = state.before
+            closure = drawn + weight[..., None, None] * (drawn - earlier)
+            before = drawn, jnp.full_like(weight, 1 / (2 * self.period))
+            return CoupledState(held(state.vorticity_hat, closure, number), carry, before)
 
         return by_period(period, state, start, steps, self.period, self.remat)
 

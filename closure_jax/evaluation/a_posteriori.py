@@ -99,7 +99,7 @@ class Reference:
     def _coupled(self, draw: Draw, coupling: Coupling) -> Coupled:
         solver = self.problem.solver()
         assert solver is not None, "see reference"
-        return Coupled(solver.step, solver.dt, draw, coupling if self._is_random(draw) else Fresh())
+        return solver.closed(draw, coupling if self._is_random(draw) else Fresh())
 
     def judged(
         self,
@@ -111,7 +111,7 @@ class Reference:
         is_shared: bool = False,
     ) -> tuple[Rollout, dict[str, Any]]:
         """`closed` and its measures, with how long runs ended where some are asked for; from where ensembles are shared if it is
-        one of these and without noise."""
+        one of these."""
 
         def runs() -> list[Rollout]:
             ensembles = [self.closed(draw, coupling, key, label)]
@@ -121,18 +121,25 @@ class Reference:
                 ensembles += _run(dynamics, self.endured, 1, {f"{label} endured": key}, long, self.kept)
             return ensembles
 
-        if self.shared is None or not is_shared or self._is_random(draw):
+        if self.shared is None or not is_shared:
             run, *endured = runs()
         else:
             names = [label, f"{label} endured"] if self.endurance else [label]
-            closure = np.asarray(jax.jit(lambda vorticity: draw.draw((), vorticity))(self.initial))
-            settings = {"members": 1, "of": hashlib.sha256(closure.tobytes()).hexdigest(), "endurance": self.endurance}
-            settings["solver_dt"] = self._coupled(draw, coupling).dt
-            run, *endured = self.shared.runs(names, self.settings.facts() | settings, runs)
+            run, *endured = self.shared.runs(names, self._of(draw, coupling), runs)
         found = self.judge(run, measures)
         if endured:
             found["stable_fraction"] = float(np.isfinite(endured[0].fields[-1]).all(axis=(1, 2, 3)).mean())
         return run, found
+
+    def _of(self, draw: Draw, coupling: Coupling) -> dict[str, Any]:
+        """What the runs of a draw that no model changes depend on, beside starts and seed."""
+        keys, shown = jax.random.split(jax.random.key(0), len(self.initial)), jnp.asarray(self.initial)
+        closure = np.asarray(jax.jit(lambda vorticity: draw.draw(draw.noise(keys, vorticity), vorticity))(shown))
+        facts = self.settings.facts() | {"of": hashlib.sha256(closure.tobytes()).hexdigest()}
+        facts |= {"endurance": self.endurance, "solver_dt": self._coupled(draw, coupling).dt}
+        if self._is_random(draw):
+            return facts | {"rule": [type(coupling).__name__, vars(coupling)]}
+        return facts | {"members": 1}
 
     @property
     def endurance(self) -> int:
@@ -269,7 +276,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_posteriori` part of results.json, and arrays for the report.
 
-    A baseline without noise runs as one member, a new closure each step; one with noise runs as the model does.
+    A baseline without noise runs as one member, a new closure each step; one with noise runs by its own rule, an attribute
+    `coupling`, or else as the model does.
 
     Args:
       problem: has a solver, and the truth on its grid.
@@ -287,7 +295,7 @@ def evaluate(
     key = random.stream(seed, "model_ensemble")
     learned, found = true.judged(draw, coupling, key, "model ensemble", measures)
     baselines = {
-        name: true.judged(baseline, coupling, random.stream(seed, "baseline", name), f"baseline {name}", measures, True)
+        name: _baseline(name, baseline, coupling, true, seed, measures)
         for name, baseline in problem.baselines(dataset).items()
     }
     results: dict[str, Any] = {
@@ -300,6 +308,23 @@ def evaluate(
     if "none" in baselines:
         results["relative_error_no_closure"] = results["baselines"]["none"]["relative_error"]
     return results, _arrays(true, {"model": learned} | {name: run for name, (run, _) in baselines.items()})
+
+
+def _baseline(
+    name: str,
+    draw: Draw,
+    coupling: Coupling,
+    true: Reference,
+    seed: int,
+    measures: Mapping[str, RolloutMeasure],
+) -> tuple[Rollout, dict[str, Any]]:
+    """The ensemble of a baseline, and its measures; that of no model is run once for all."""
+    own = getattr(draw, "coupling", None)
+    rule = coupling if own is None else own.fit(draw, true.windows)
+    of_no_model = own is not None or not is_random(draw, true.initial.shape[-1])
+    key = random.stream(true.shared.seed if true.shared and of_no_model else seed, "baseline", name)
+    run, found = true.judged(draw, rule, key, f"baseline {name}", measures, of_no_model)
+    return run, found if own is None else found | {"coupling": dict(vars(rule))}
 
 
 def _arrays(true: Reference, runs: Mapping[str, Rollout]) -> dict[str, np.ndarray]:

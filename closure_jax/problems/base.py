@@ -12,7 +12,8 @@ import numpy as np
 from jax_cfd.base import grids
 from jaxtyping import Array, Float, Key
 
-from closure_jax.coupling.advance import Dynamics, StepNumber
+from closure_jax.coupling.advance import Coupled, Dynamics, StepNumber
+from closure_jax.coupling.base import Coupling
 from closure_jax.coupling.draw import Draw
 
 
@@ -57,11 +58,18 @@ class Solver:
         `ImplicitExplicitODE` without its closure term.
       dt: time of one step.
       grid: square periodic grid.
+      instantaneous: whether closures are those of an instant, as a filtered field has one, rather than those of a step; see
+        `Coupled`.
     """
 
     step: Callable[[Array, Array], Array]
     dt: float
     grid: grids.Grid
+    instantaneous: bool = False
+
+    def closed(self, draw: Draw, coupling: Coupling, remat: bool = False) -> Coupled:
+        """The solver with closures of `draw` by a rule."""
+        return Coupled(self.step, self.dt, draw, coupling, remat, self.instantaneous)
 
 
 @dataclasses.dataclass(frozen=True)

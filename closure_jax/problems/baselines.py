@@ -1,4 +1,4 @@
-"""Classical closures of the subgrid term of 2D turbulence, as draws without noise.
+"""Classical closures of the subgrid term of 2D turbulence, as draws without noise, and with noise that is fitted.
 
 With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx = -S22, S12 = (du/dy + dv/dx) / 2),
 |S|^2 = 2 S:S, h the grid's spacing and D the filter's width, the closures that complete dw/dt = -u.grad(w) + ... are
@@ -15,18 +15,24 @@ stream function and means over the plane. Its constants are those of pyqg (Ross 
 
 The coefficient that multiplies h^2, h^3 or D^2 is one number, published or fitted to pairs, or, where it is dynamic (Germano et
 al., Phys. Fluids A 3, 1991; Lilly, Phys. Fluids A 4, 1992), one for each state from the same closure at twice the width.
+
+Those that are fitted or dynamic stand there with noise too: what they miss on the training pairs, as a Gaussian field of the same
+spectrum whose memory is that of an autoregression, after the AR(1) noise of pyqg_generative (Perezhogin, Zanna and
+Fernandez-Granda, J. Adv. Model. Earth Syst. 15, 2023).
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from closure_jax import random
+from closure_jax.coupling.autoregressive import AR1
 from closure_jax.coupling.draw import Deterministic, Draw
 from closure_jax.physics import spectral
 from closure_jax.problems.base import Pairs
@@ -223,6 +229,35 @@ class Backscatter(Deterministic):
         return taken - (self.returned * energy / size)[:, None, None] * lap(vorticity)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class WithResidual:
+    """A closure without noise, and a Gaussian field with the spectrum of what it misses, the same at all states.
+
+    Attributes:
+      closure: without noise.
+      amplitude: (n, n // 2 + 1), deviation of the residual's modes over that of white noise.
+      coupling: how the noise hangs together in time.
+    """
+
+    closure: Deterministic
+    amplitude: Float[np.ndarray, "n n//2+1"]
+    coupling: AR1 = AR1(period=1)
+
+    linear_in_noise: ClassVar[bool] = True
+
+    def noise(self, keys: Key[Array, " batch"], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """White in space."""
+        return jax.vmap(lambda key: random.normal(key, vorticity.shape[1:]))(keys)
+
+    def draw(self, noise: Float[Array, "batch n n"], vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """The closure, physical units."""
+        return self.mean(vorticity) + spectral.to_physical(self.amplitude * spectral.to_fourier(noise))
+
+    def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
+        """That of the closure without noise."""
+        return self.closure.mean(vorticity)
+
+
 Linear = TypeVar("Linear", Static, Backscatter)
 """Closures that are linear in their coefficient."""
 
@@ -232,28 +267,47 @@ def gaussian(grid: grids.Grid, width: float) -> Float[np.ndarray, "n n//2+1"]:
     return np.exp(spectral.laplacian(grid) * width**2 / 24)
 
 
-def fitted(published: Linear, pairs: Pairs, block: int = 256) -> Linear:
+_BLOCK = 256  # fields at a time
+
+
+def fitted(published: Linear, pairs: Pairs) -> Linear:
     """The closure with the coefficient that fits the training pairs best in the mean square, not negative."""
     unit = dataclasses.replace(published, coefficient=1.0)
-    shape = jax.jit(unit.mean)
     product = square = 0.0
-    vorticity, closure = (pairs.fields(name, "train") for name in ("vorticity", "closure"))
-    for start in range(0, len(vorticity), block):
-        made = np.asarray(shape(vorticity[start : start + block]), np.float64)
-        product += float(np.sum(made * closure[start : start + block]))
+    for made, closure in _beside(unit, pairs):
+        product += float(np.sum(made * closure))
         square += float(np.sum(made * made))
     return dataclasses.replace(unit, coefficient=max(0.0, product / square))
 
 
+def with_residual(closure: Deterministic, pairs: Pairs) -> WithResidual:
+    """The closure with noise of the spectrum of what it misses on the training pairs."""
+    power, count = 0.0, 0
+    for made, true in _beside(closure, pairs):
+        power = power + np.sum(np.abs(np.fft.rfft2(true - made)) ** 2, axis=0)
+        count += len(true)
+    n = true.shape[-1]
+    return WithResidual(closure, np.sqrt(power / count) / n)  # modes of white noise have the variance n^2
+
+
+def _beside(closure: Deterministic, pairs: Pairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What a closure gives at the training states, and the truth, a block of fields at a time, in double precision."""
+    mean = jax.jit(closure.mean)
+    vorticity, true = (pairs.fields(name, "train") for name in ("vorticity", "closure"))
+    for start in range(0, len(vorticity), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        yield np.asarray(mean(vorticity[block]), np.float64), np.asarray(true[block], np.float64)
+
+
 def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, Draw]:
-    """All closures of this module: each form as published, fitted and dynamic, by name.
+    """All closures of this module by name: each form as published, fitted and dynamic, and the latter two with noise too, `_ar1`.
 
     Args:
       grid: of the fields.
       filter_width: D [length].
       pairs: that coefficients are fitted to.
     """
-    found: dict[str, Draw] = {}
+    found: dict[str, Deterministic] = {}
     for name, form in FORMS.items():
         is_viscous = name != "gradient"  # whose coefficient is that of the filter
         width = float(grid.step[0]) if is_viscous else filter_width
@@ -262,4 +316,6 @@ def classical(grid: grids.Grid, filter_width: float, pairs: Pairs) -> dict[str, 
         if is_viscous:
             found[f"dynamic_{name}"] = Dynamic(form, grid, width, filter_width)
     returning = Backscatter(grid, float(grid.step[0]))
-    return found | {"backscatter": returning, "backscatter_fitted": fitted(returning, pairs)}
+    found |= {"backscatter": returning, "backscatter_fitted": fitted(returning, pairs)}
+    seen = {name: closure for name, closure in found.items() if "fitted" in name or "dynamic" in name}
+    return {**found, **{f"{name}_ar1": with_residual(closure, pairs) for name, closure in seen.items()}}

@@ -274,7 +274,7 @@ class LargeEddies:
     def solver(self) -> Solver:
         """Advection of what is resolved, diffusion, drag and forcing on the coarse grid."""
         flow = self._coarse()
-        return Solver(_step(flow, self.solver_dt), self.solver_dt, flow.grid)
+        return Solver(_step(flow, self.solver_dt), self.solver_dt, flow.grid, instantaneous=True)
 
     def law(self, vorticity: Float[np.ndarray, "states n n"]) -> None:
         """Nobody knows it."""

@@ -26,7 +26,7 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment, Trained
 from closure_jax.config.optimisers import Cosine
 from closure_jax.config.settings import Optimisation
-from closure_jax.coupling import Coupled, Coupling, FixedSteps
+from closure_jax.coupling import Coupling, FixedSteps
 from closure_jax.coupling.base import Windows
 from closure_jax.data.dataset import FIELDS
 from closure_jax.errors import check
@@ -185,7 +185,7 @@ class Online(Optimisation):
                 params = params | {field: jax.lax.stop_gradient(params[field]) for field in FIELDS}
             model = experiment.assemble({"params": params, "scalings": scalings})
             model = model.replace(transport=model.transport.in_rollouts())
-            closed = Coupled(solver.step, solver.dt, MeanTrained(model, number), coupling, remat=True)
+            closed = solver.closed(MeanTrained(model, number), coupling, remat=True)
             window = jnp.asarray(batch["window"])
             of_member = jax.vmap(lambda key: jax.random.split(key, self.members))(keys)
             state = closed.begin(of_member, jnp.repeat(window[:, None, 0], self.members, axis=1))
