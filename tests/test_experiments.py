@@ -37,12 +37,11 @@ def assert_parts_fit(experiment: config.Experiment) -> None:
 
 
 def test_an_experiment_is_named_after_its_file_process_and_latent(everything):
-    assert len(EXPERIMENTS) == 31
+    assert len(EXPERIMENTS) == 32
     for (name, preset), experiment in everything.items():
         assert (experiment.name, experiment.preset) == (name, preset)
-        process, latent = (
-            ("cs", "physical") if name == "oracle" else name.removeprefix("les_").removesuffix("_online").rsplit("_", 1)
-        )
+        parts = name.removeprefix("les_").removesuffix("_online").rsplit("_", 1)
+        process, latent = ("cs", "physical") if name in ("oracle", "les_cs_online") else parts
         c = experiment.config
         assert (PROCESSES[c.transport.process], c.latent.kind) == (process, latent)
         program = "joint" if latent == "joint" else "online" if name.endswith("_online") else "two_phase"

@@ -126,7 +126,7 @@ def test_impossible_fields_are_refused():
 @pytest.mark.slow
 def test_a_whole_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CLOSURE_JAX_DATA", str(tmp_path / "data"))
-    experiment = REPOSITORY / "experiments" / "les_cs_physical.py"
+    experiment = REPOSITORY / "experiments" / "les_cs_online.py"  # the phases of les_cs_physical, and one more
     assert train.main([f"--config={experiment}:tiny", f"--workdir={tmp_path / 'run'}"]) == 0
     said = capsys.readouterr().out
     assert "regime: subgrid_enstrophy_transfer -" in said
@@ -136,7 +136,13 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     assert work.provenance()["regime"]["subgrid_enstrophy_transfer"] < 0
     rollout = results["a_posteriori"]
     assert rollout["finite_fraction"] == 1 and rollout["relative_error_floor"][0] == pytest.approx(0, abs=1e-4)
-    assert set(rollout["baselines"]) >= {"none", "smagorinsky", "dynamic_leith", "gradient"}
+    assert set(rollout["baselines"]) >= {"none", "smagorinsky", "dynamic_leith", "gradient", "leith_fitted_ar1"}
+    assert (
+        rollout["baselines"]["leith_fitted_ar1"]["members"] == 2
+        and rollout["baselines"]["leith_fitted"]["members"] == 1
+    )
+    (record,) = (record for record in work.records("online") if record["step"] == 10)
+    assert record["loss"] > 0 and record["score_1"] == pytest.approx(record["loss"])
 
 
 def test_the_step_of_the_closed_solver_makes_no_other_data():

@@ -202,11 +202,13 @@ def test_it_refuses_a_closure_of_other_data():
 
 def test_the_windows_must_fit_the_rule_and_the_trajectories():
     for text, said in (
-        ("coupling.period=4", "--config.data.snapshot_every=10: expected a multiple of coupling.period = 4"),
-        ("program.period=3", "--config.data.snapshot_every=10: expected a multiple of program.period = 3"),
+        ("coupling.period=4", "expected a whole number of periods of the solver, coupling.period = 4 steps"),
+        ("program.period=3", "expected a whole number of periods of the solver, program.period = 3 steps"),
         ("program.leads=200", "--config.program.leads=200: expected fewer than the 40 snapshots"),
     ):
-        assert refusal(experiment_of, "cs_ga_online", text).startswith(said)
+        assert said in refusal(experiment_of, "cs_ga_online", text)
+    said = refusal(experiment_of, "les_cs_online", "data.snapshot_every=5")  # 0.05, and steps of 0.02
+    assert said.startswith("--config.data.snapshot_every=5: a snapshot each 0.05, expected a whole number of periods")
     with_joint = experiment_of("cs_joint")
     names = [phase.name for phase in with_joint.program.phases(with_joint)]
     assert names == ["joint", "online"]

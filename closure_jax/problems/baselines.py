@@ -282,11 +282,8 @@ def fitted(published: Linear, pairs: Pairs) -> Linear:
 
 def with_residual(closure: Deterministic, pairs: Pairs) -> WithResidual:
     """The closure with noise of the spectrum of what it misses on the training pairs."""
-    power, count = 0.0, 0
-    for made, true in _beside(closure, pairs):
-        power = power + np.sum(np.abs(np.fft.rfft2(true - made)) ** 2, axis=0)
-        count += len(true)
-    n = true.shape[-1]
+    count, n, _ = pairs.fields("closure", "train").shape
+    power = sum(np.sum(np.abs(np.fft.rfft2(true - made)) ** 2, axis=0) for made, true in _beside(closure, pairs))
     return WithResidual(closure, np.sqrt(power / count) / n)  # modes of white noise have the variance n^2
 
 

@@ -45,7 +45,7 @@ class Online(Optimisation):
     """The phases of `two_phase`, or of `joint` where the latent is joint, then one of coupled ensembles; an epoch is of windows.
 
     Attributes:
-      leads: snapshots after a window's first that are scored; `data.snapshot_every` steps lie between two.
+      leads: snapshots after a window's first that are scored; the interval of the data's snapshots lies between two.
       members: of each ensemble.
       period: solver steps for which a draw is held while training, which sets the price; 0: those of the coupling. A closure that
         was trained under a longer period makes up for its delay, half the period, and is ahead of time under a shorter one.
@@ -76,19 +76,20 @@ class Online(Optimisation):
 
     def rules(self, experiment: Experiment) -> list[tuple[bool, str]]:
         """What the experiment has to have, see `config.rules`."""
-        data, period = experiment.data, self.period or experiment.coupling.period
+        period, interval = self.period or experiment.coupling.period, experiment.simulation().interval()
+        solver = experiment.problem.solver()
         named = "program.period" if self.period else "coupling.period"
         rule: Any = experiment.coupling
         snapshots = len(experiment.simulation().snapshot_times())
         return [
             (
-                experiment.problem.solver() is not None,
+                solver is not None,
                 "program.kind=online: expected a problem with a solver to train through, and this one has none",
             ),
             (
-                data.snapshot_every % period == 0,
-                f"data.snapshot_every={data.snapshot_every}: expected a multiple of {named} = {period} with program.kind ="
-                " online, whose windows are snapshots",
+                solver is None or _is_whole(interval / (period * solver.dt)),
+                f"data.snapshot_every={experiment.data.snapshot_every}: a snapshot each {interval:g}, expected a whole number of"
+                f" periods of the solver, {named} = {period} steps, with program.kind = online, whose windows are snapshots",
             ),
             (
                 self.period == 0 or "period" in {field.name for field in dataclasses.fields(rule)},
@@ -176,7 +177,10 @@ class Online(Optimisation):
           coupling: the rule, fitted.
           scalings: {"mean", "std"} by name, see `Experiment.assemble`.
         """
-        every, solver = experiment.data.snapshot_every, experiment.problem.solver()
+        solver = experiment.problem.solver()
+        every = (
+            0 if solver is None else round(experiment.simulation().interval() / solver.dt)
+        )  # steps between snapshots
         score, number = Score(members=self.members), experiment.evaluation.rollout_sampler_steps
 
         def loss(params, batch, keys):
@@ -204,7 +208,8 @@ class Online(Optimisation):
         return dataclasses.replace(rule, period=self.period) if self.period else rule
 
     def _prepare(self, run: Run, earlier: Mapping[str, Params]) -> Prepared:
-        experiment = run.experiment
+        experiment, solver = run.experiment, run.experiment.problem.solver()
+        assert solver is not None, "see rules"
         leaves = run.leaves(*self._begun(run, earlier))
         coupling = self._rule(experiment).fit(
             FixedSteps(experiment.assemble(leaves), experiment.evaluation.rollout_sampler_steps),
@@ -212,7 +217,7 @@ class Online(Optimisation):
                 run.dataset.vorticity["train"],
                 run.dataset.closure["train"],
                 experiment.simulation().interval(),
-                experiment.problem.dt,
+                solver.dt,
             ),
         )
         loss = self.loss(experiment, coupling, leaves["scalings"])
@@ -241,6 +246,10 @@ class MeanTrained(FixedSteps):
         """See `Draw`."""
         drawn, mean = super().draw(noise, vorticity), self.mean(vorticity)
         return drawn if mean is None else mean + jax.lax.stop_gradient(drawn - mean)
+
+
+def _is_whole(number: float) -> bool:
+    return number > 0.5 and abs(number - round(number)) < 1e-6
 
 
 def _loaded(start: str, experiment: Experiment) -> StochasticClosure:
