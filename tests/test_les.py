@@ -1,6 +1,8 @@
 """Large-eddy simulation: the subgrid term completes the coarse solver, fine scales are drawn anew, and what is no such case."""
 
+import contextlib
 import dataclasses
+import io
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY
 
-from closure_jax.commands import train
+from closure_jax.commands import train, transfer
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
 from closure_jax.problems.les import LargeEddies, on_grid
@@ -123,26 +125,60 @@ def test_impossible_fields_are_refused():
         dataclasses.replace(SMALL, stored_resolution=32).reference()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of les_cs_online:tiny, which has the phases of les_cs_physical and one more, and what it printed."""
+    home = tmp_path_factory.mktemp("les")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOSURE_JAX_DATA", str(home / "data"))
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            experiment = REPOSITORY / "experiments" / "les_cs_online.py"
+            assert train.main([f"--config={experiment}:tiny", f"--workdir={home / 'run'}"]) == 0
+        yield home / "run", printed.getvalue()
+
+
 @pytest.mark.slow
-def test_a_whole_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CLOSURE_JAX_DATA", str(tmp_path / "data"))
-    experiment = REPOSITORY / "experiments" / "les_cs_online.py"  # the phases of les_cs_physical, and one more
-    assert train.main([f"--config={experiment}:tiny", f"--workdir={tmp_path / 'run'}"]) == 0
-    said = capsys.readouterr().out
+def test_a_whole_run(finished):
+    folder, said = finished
     assert "regime: subgrid_enstrophy_transfer -" in said
-    work = WorkDir(tmp_path / "run")
+    work = WorkDir(folder)
     results = work.results()
     assert results["a_priori"].get("floor") is None and results["a_priori"]["by_steps"]["1"]["spread_over_error"] > 0
     assert work.provenance()["regime"]["subgrid_enstrophy_transfer"] < 0
     rollout = results["a_posteriori"]
     assert rollout["finite_fraction"] == 1 and rollout["relative_error_floor"][0] == pytest.approx(0, abs=1e-4)
-    assert set(rollout["baselines"]) >= {"none", "smagorinsky", "dynamic_leith", "gradient", "leith_fitted_ar1"}
-    assert (
-        rollout["baselines"]["leith_fitted_ar1"]["members"] == 2
-        and rollout["baselines"]["leith_fitted"]["members"] == 1
-    )
+    beside = rollout["baselines"]
+    assert set(beside) >= {"none", "smagorinsky", "dynamic_leith", "gradient", "leith_fitted_ar1"}
+    assert beside["leith_fitted_ar1"]["members"] == 2 and beside["leith_fitted"]["members"] == 1
     (record,) = (record for record in work.records("online") if record["step"] == 10)
     assert record["loss"] > 0 and record["score_1"] == pytest.approx(record["loss"])
+
+
+@pytest.mark.slow
+def test_a_closure_is_judged_in_a_flow_that_it_has_not_seen_with_nothing_fitted_anew(finished, capsys):
+    folder, _ = finished
+    short = ["--config.data.trajectories=4", "--config.data.burn_in=4.4", "--config.data.end=5.4"]
+    asked = [str(folder), "--config.problem.viscosity=1e-3", *short]
+    assert transfer.main(asked) == 0
+    output = folder.with_name("run-transfer")
+    (case,) = [path.parent for path in output.glob("*/results.json")]
+    said = (output / "transfer.md").read_text()
+    assert "| as trained | viscosity=1e-3 |" in said and "| leith fitted |" in said
+    there, here = (WorkDir(path).results() for path in (folder, case))
+    assert there["a_priori"]["by_steps"]["1"]["r2"] != here["a_priori"]["by_steps"]["1"]["r2"]
+    assert there["a_posteriori"]["coupling"] == here["a_posteriori"]["coupling"]
+    capsys.readouterr()
+    assert transfer.main(asked) == 0 and "already done" in capsys.readouterr().out
+    for more, told in (
+        (["--config.problem.viscosity=2e-3"], "is the flow that"),
+        (["--config.network.width=4"], "expected a change of the flow"),
+        (["--config.problem.viscosity=1e-3", "--config.network.width=4"], "the closure stays as it is"),
+        (["--config.problem.viscosity=1e-3", "--config.data.resolution=32"], "expected that of the closure, 16"),
+    ):
+        assert transfer.main([str(folder), *more]) == 2
+        assert told in capsys.readouterr().err
+    assert transfer.main([str(folder.with_name("none")), "--config.problem.viscosity=1e-3"]) == 2
 
 
 def test_the_step_of_the_closed_solver_makes_no_other_data():

@@ -29,6 +29,10 @@ COMMANDS = {
     "study": Command(
         "closure_jax.commands.study", "questions that one run does not answer: data_efficiency[:preset], holding"
     ),
+    "transfer": Command(
+        "closure_jax.commands.transfer",
+        "run a trained closure in a flow that it has not seen: transfer RUN --config.problem.viscosity=1e-3",
+    ),
     "bench": Command(
         "closure_jax.commands.bench", "time the parts of a closure beside the least time that this device allows"
     ),

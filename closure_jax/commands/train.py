@@ -142,8 +142,10 @@ def judge(
     model: "StochasticClosure",
     work: WorkDir,
     facts: dict[str, Any],
+    seen: dataset_lib.Dataset | None = None,
 ) -> None:
-    """Evaluates, and writes arrays.npz, figures, report.html the summary and, last, results.json."""
+    """Evaluates, and writes arrays.npz, figures, report.html the summary and, last, results.json; `seen` are the data that the
+    model was trained on, where they are others."""
     from closure_jax.evaluation import evaluate
     from closure_jax.pages.comparison import summaries
     from closure_jax.pages.comparison.runs import Run
@@ -153,7 +155,7 @@ def judge(
     for phase in (*evaluate.PHASES, "report"):
         spent.pop(phase, None)
     work.write_wall_seconds(spent)
-    results, arrays = evaluate.run(experiment, dataset, model, work, origins.data_folder())
+    results, arrays = evaluate.run(experiment, dataset, model, work, origins.data_folder(), seen)
     head = {"experiment": experiment.name, "preset": experiment.preset, "seed": experiment.seed}
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}

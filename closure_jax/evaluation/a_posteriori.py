@@ -214,6 +214,7 @@ def reference(
     settings: Settings,
     kept: Kept | None = None,
     shared: Shared | None = None,
+    seen: Dataset | None = None,
 ) -> Reference:
     """The true ensembles, run here where none are shared.
 
@@ -224,6 +225,7 @@ def reference(
       settings: which ensembles.
       kept: where an ensemble is kept while it runs.
       shared: where those are kept that no model changes.
+      seen: data that rules are fitted to; None: the same.
 
     Raises:
       ValueError: the problem has no solver, or no truth on its grid.
@@ -233,8 +235,9 @@ def reference(
         raise ValueError("expected a problem with a solver and its truth")
     column = int(np.argmin(np.abs(dataset.time - settings.start)))
     initial = dataset.vorticity["test"][: settings.states, column]
-    interval = float(dataset.time[1] - dataset.time[0])
-    windows = Windows(dataset.vorticity["train"], dataset.closure["train"], interval, solver.dt)
+    fitted = seen or dataset
+    interval = float(fitted.time[1] - fitted.time[0])
+    windows = Windows(fitted.vorticity["train"], fitted.closure["train"], interval, solver.dt)
     keys = {
         f"{name.replace('_', ' ')} ensemble": random.stream(seed, f"{name}_ensemble")
         for name in ("true", "second_true")
@@ -273,6 +276,7 @@ def evaluate(
     kept: Kept | None = None,
     measures: Mapping[str, RolloutMeasure] = MappingProxyType({}),
     shared: Shared | None = None,
+    seen: Dataset | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_posteriori` part of results.json, and arrays for the report.
 
@@ -289,14 +293,15 @@ def evaluate(
       kept: where ensembles are kept, so that an evaluation that was stopped goes on in their middle.
       measures: beside those of the table, by name.
       shared: where ensembles are kept that no model changes; None: nowhere.
+      seen: data that rules and baselines are fitted to; None: the same.
     """
-    true = reference(problem, dataset, seed if shared is None else shared.seed, settings, kept, shared)
+    true = reference(problem, dataset, seed if shared is None else shared.seed, settings, kept, shared, seen)
     coupling = coupling.fit(draw, true.windows)
     key = random.stream(seed, "model_ensemble")
     learned, found = true.judged(draw, coupling, key, "model ensemble", measures)
     baselines = {
         name: _baseline(name, baseline, coupling, true, seed, measures)
-        for name, baseline in problem.baselines(dataset).items()
+        for name, baseline in problem.baselines(seen or dataset).items()
     }
     results: dict[str, Any] = {
         **true.facts(),

@@ -49,15 +49,17 @@ def run(
     model: StochasticClosure,
     work: WorkDir,
     cache: pathlib.Path | None = None,
+    seen: Dataset | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Judges a model; times go to the work directory.
 
     Args:
       experiment: what is judged, and how.
-      dataset: that the model was trained on.
+      dataset: that it is judged by.
       model: the closure.
       work: the run's folder.
       cache: folder for ensembles that no model changes; None makes them anew.
+      seen: data that the model was trained on, where they are others.
 
     Returns:
       The measured parts of results.json, without `a_posteriori` where the problem has no solver; arrays for the report.
@@ -87,6 +89,7 @@ def run(
                 _rollouts(experiment),
                 _kept(experiment, dataset, model, work),
                 shared=None if cache is None else shared_ensembles(experiment, dataset, cache),
+                seen=seen,
             )
         results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
         fitted = results["a_posteriori"]["coupling"]
