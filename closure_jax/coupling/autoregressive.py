@@ -23,7 +23,7 @@ from closure_jax.errors import check, finite
 FITTED = -1.0
 """Stands for a correlation time that `fit` takes from the training windows."""
 
-_FIELDS = 256  # of the windows, whose residual is computed
+_FIELDS, _FIELDS_OF_PAIRS = 4_096, 256  # of the windows, whose residual is computed; where pairs estimate the mean
 _PAIRS = 4  # antithetic pairs that estimate a conditional mean which the draw does not know
 _BLOCK = 16  # fields at a time
 _SURE = 3.0  # standard errors
@@ -137,8 +137,8 @@ def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
 
     It passes for white unless two things hold by three standard errors: the autocorrelation is above 0, and, as lag two tells,
     more than half of r's variance is correlated. A small error of the draw's mean lasts as long as the vorticity and would
-    else be taken for noise with a memory. Standard errors are those between windows, which are independent. At most 256
-    fields are looked at.
+    else be taken for noise with a memory. Standard errors are those between windows, which are independent. At most 4,096
+    fields are looked at, 256 where a draw does not know its mean.
 
     Raises:
       UserError: fewer than two windows, or than three fields in each.
@@ -149,8 +149,10 @@ def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
         f"correlation_steps=-1: {count} training trajectories of {times} snapshots, expected at least 2 of 3 to fit it; give"
         " a number of solver steps, 0 for white noise",
     )
-    taken = np.linspace(0, count - 1, min(count, _FIELDS // 4)).round().astype(int)
-    length = min(times, _FIELDS // len(taken))
+    field = jax.ShapeDtypeStruct((1, *windows.vorticity.shape[2:]), jnp.float32)
+    most = _FIELDS_OF_PAIRS if jax.eval_shape(draw.mean, field) is None else _FIELDS
+    taken = np.linspace(0, count - 1, min(count, most // 4)).round().astype(int)
+    length = min(times, most // len(taken))
     span = slice((times - length) // 2, (times - length) // 2 + length)
     vorticity, closure = windows.vorticity[taken, span], windows.closure[taken, span]
     mean, error = _conditional_mean(draw, vorticity.reshape(-1, *vorticity.shape[2:]))
