@@ -142,12 +142,16 @@ def _baseline_errors(axes: Axes, models: Sequence[Model]) -> None:
 
 @style.small_png
 def energy_spectra(models: Sequence[Model]) -> Figure:
-    """Energy by shell of wavenumber at the rollout's last time, and over the truth."""
+    """Energy by shell of wavenumber at the rollout's last time, of those that end with the first; of all over their truth."""
     figure, (panels,) = drawing.panels(1, 2, style.size_beside_legend(len(models) + 2))
-    drawing.label(panels[0], drawing.WAVENUMBER, "energy in shell (length²/time²)", "energy", "log", "log")
-    drawing.label(panels[1], drawing.WAVENUMBER, "ratio to the true one", "energy over the truth", "log", "log")
     shown, styles = 3, style.model_styles(models)
     last = [model for model in models if energy_at_end(model, "model") is not None]
+    end = _end(last[0])
+    heading = "energy" if end is None else f"energy after {end:g} time units"
+    drawing.label(panels[0], drawing.WAVENUMBER, "energy in shell (length²/time²)", heading, "log", "log")
+    drawing.label(
+        panels[1], drawing.WAVENUMBER, "ratio to the true one", "energy at the end over the truth", "log", "log"
+    )
     curves = [(model.name, model, "model", styles[model.name]) for model in last]
     for place, (name, model, which, line) in enumerate(
         [*curves, ("no closure", last[0], "no_closure", style.NO_CLOSURE)]
@@ -160,7 +164,8 @@ def energy_spectra(models: Sequence[Model]) -> Figure:
             drawing.plot(panels[0], np.arange(len(truth)), truth, label="truth", **style.TRUTH)
         shown = max(shown, len(ratio))
         line = style.sparse(line, len(ratio), place) if which == "model" else line
-        drawing.plot(panels[0], np.arange(len(ratio)), energy[: len(ratio)], label=name, **line)
+        if _end(model) == end:
+            drawing.plot(panels[0], np.arange(len(ratio)), energy[: len(ratio)], label=name, **line)
         drawing.plot(panels[1], np.arange(len(ratio)), ratio, label=name, **line)
     drawing.cut_decades([panels[0]], 10)
     panels[1].axhline(1, **style.REFERENCE)
@@ -171,6 +176,12 @@ def energy_spectra(models: Sequence[Model]) -> Figure:
         drawing.wavenumber_ticks(axes, shown)
     style.legend_beside(figure, panels)
     return figure
+
+
+def _end(model: Model) -> float | None:
+    """The rollout's last time."""
+    time = model.curve("a_posteriori", "time")
+    return float(time[-1]) if time.size else None
 
 
 def energy_at_end(model: Model, which: str) -> np.ndarray | None:
