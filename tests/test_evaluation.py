@@ -15,7 +15,7 @@ from closure_jax.coupling import Fresh
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure
 from closure_jax.data.dataset import Dataset, Normalisation
-from closure_jax.evaluation import a_posteriori, evaluate, measures, metrics
+from closure_jax.evaluation import a_posteriori, evaluate, measures, metrics, reference
 from closure_jax.physics import spectral
 from closure_jax.problems import Kolmogorov
 from closure_jax.problems.base import Law, Solver
@@ -124,7 +124,7 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
     assert "a_posteriori" not in results
     assert not any(name.startswith(("field_", "pdf_", "animation_")) for name in arrays)
     with pytest.raises(ValueError, match="expected a problem with a solver"):
-        settings = a_posteriori.Settings(2, 4, 0.3, 1, 50)
+        settings = reference.Settings(2, 4, 0.3, 1, 50)
         a_posteriori.evaluate(Toy(solved=False), Fresh(), dataset, NoClosure(), 0, settings)
 
 
@@ -157,7 +157,7 @@ def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
 
 @pytest.mark.slow
 def test_baselines_are_judged_as_the_model_is(dataset):
-    settings = a_posteriori.Settings(states=2, members=64, start=0.3, units=2, chunk=50)
+    settings = reference.Settings(states=2, members=64, start=0.3, units=2, chunk=50)
     draw, seed = Relaxation(AMPLITUDE), 4
     more = {"final_size": lambda fields, truth, problem: [float(np.abs(one).max()) for one in fields]}
     results, arrays = a_posteriori.evaluate(Toy(), Fresh(), dataset, draw, seed, settings, measures=more)
@@ -199,18 +199,18 @@ def test_baselines_are_judged_as_the_model_is(dataset):
 
 @pytest.mark.slow
 def test_what_no_model_changes_is_run_once_for_all_runs_on_the_data(dataset, tmp_path, monkeypatch, capsys):
-    settings = a_posteriori.Settings(states=2, members=4, start=0.3, units=2, chunk=50, turnovers=0.5)
-    run, seen = a_posteriori._run, []
+    settings = reference.Settings(states=2, members=4, start=0.3, units=2, chunk=50, turnovers=0.5)
+    run, seen = reference._run, []
 
     def counted(dynamics, initial, members, keys, *more):
         seen.extend(keys)
         return run(dynamics, initial, members, keys, *more)
 
-    monkeypatch.setattr(a_posteriori, "_run", counted)
+    monkeypatch.setattr(reference, "_run", counted)
 
     def judged(seed, identity="data", settings=settings):
         seen.clear()
-        shared = a_posteriori.Shared(tmp_path / "ensembles", identity, 0)
+        shared = reference.Shared(tmp_path / "ensembles", identity, 0)
         results, arrays = a_posteriori.evaluate(
             Toy(), Fresh(), dataset, Relaxation(AMPLITUDE), seed, settings, shared=shared
         )

@@ -107,7 +107,15 @@ def rates_line(rates: roofline.Rates) -> str:
 def markdown(
     lines: Sequence[Sequence[str]], rates: roofline.Rates, command: str, revision: str, peer: Peer | None = None
 ) -> str:
-    """The page docs/performance.md: how it was made, how to read it, the table."""
+    """The page docs/performance.md: how it was made, how to read it, the table.
+
+    Args:
+      lines: headings and rows of text.
+      rates: of this device.
+      command: that made the page.
+      revision: of the code.
+      peer: another program, whose times stand beside.
+    """
     origin = f"Made by `{command}` at revision {revision} on {device_name()}"
     beside = ""
     if peer is not None:

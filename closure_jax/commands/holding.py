@@ -15,7 +15,7 @@ from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.errors import UserError, check
-from closure_jax.evaluation import a_posteriori, evaluate, measures
+from closure_jax.evaluation import evaluate, measures, reference
 from closure_jax.files import Kept
 from closure_jax.parallel import devices, processes
 from closure_jax.problems.oracle import exact_law
@@ -97,7 +97,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
 def _run(
     planned: Sequence[tuple[Closure, str, Coupling]],
     experiment: Experiment,
-    settings: a_posteriori.Settings,
+    settings: reference.Settings,
     kept: Kept,
 ) -> Iterator[dict[str, Any]]:
     """A point for each ensemble, as it ends; the true ones run first."""
@@ -105,7 +105,7 @@ def _run(
         return
     dataset = origins.data_of(experiment)
     shared = evaluate.shared_ensembles(experiment, dataset, origins.data_folder())
-    true = a_posteriori.reference(experiment.problem, dataset, shared.seed, settings, kept, shared)
+    true = reference.reference(experiment.problem, dataset, shared.seed, settings, kept, shared)
     for closure, kind, rule in planned:
         print(f"study: {closure.where} {kind} {rule.period}", flush=True)
         fitted = rule.fit(closure.draw, true.windows)
@@ -167,7 +167,7 @@ def _periods(text: str, experiment: Experiment) -> list[int]:
     return [int(period) for period in periods]
 
 
-def _settings(options: argparse.Namespace, experiment: Experiment) -> a_posteriori.Settings:
+def _settings(options: argparse.Namespace, experiment: Experiment) -> reference.Settings:
     tests, ev = experiment.data.test_trajectories, experiment.evaluation
     check(
         1 <= options.states <= tests,
@@ -175,7 +175,7 @@ def _settings(options: argparse.Namespace, experiment: Experiment) -> a_posterio
     )
     check(options.members >= 2, f"--members={options.members}: expected a whole number of at least 2")
     check(options.time >= 1, f"--time={options.time}: expected a whole number above 0")
-    return a_posteriori.Settings(options.states, options.members, ev.rollout_start, options.time, ev.rollout_chunk)
+    return reference.Settings(options.states, options.members, ev.rollout_start, options.time, ev.rollout_chunk)
 
 
 def _begun(file: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:

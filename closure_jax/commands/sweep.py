@@ -36,7 +36,15 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
 def matrix(
     files: Sequence[pathlib.Path], preset: str, seeds: int, folder: pathlib.Path, overrides: Sequence[str]
 ) -> list[runs.Run]:
-    """A run for each file and seed: folder/NAME-PRESET, with -seedN behind it for all seeds but 0."""
+    """A run for each file and seed: folder/NAME-PRESET, with -seedN behind it for all seeds but 0.
+
+    Args:
+      files: of experiments.
+      preset: of all of them.
+      seeds: how many, from 0.
+      folder: that holds the runs.
+      overrides: FIELD=VALUE, of all runs.
+    """
     return [
         runs.Run(
             file,

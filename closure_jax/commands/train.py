@@ -144,8 +144,16 @@ def judge(
     facts: dict[str, Any],
     seen: dataset_lib.Dataset | None = None,
 ) -> None:
-    """Evaluates, and writes arrays.npz, figures, report.html the summary and, last, results.json; `seen` are the data that the
-    model was trained on, where they are others."""
+    """Evaluates, and writes arrays.npz, figures, report.html, the summary and, last, results.json.
+
+    Args:
+      experiment: what is judged, and how.
+      dataset: that it is judged by.
+      model: the closure.
+      work: the run's folder.
+      facts: of its provenance.
+      seen: data that the model was trained on, where they are others.
+    """
     from closure_jax.evaluation import evaluate
     from closure_jax.pages.comparison import summaries
     from closure_jax.pages.comparison.runs import Run

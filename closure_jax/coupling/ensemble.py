@@ -70,7 +70,16 @@ def rollouts(
     chunk: int = 128,
     kept: Kept | None = None,
 ) -> list[Rollout]:
-    """Ensembles that differ by their keys, given by label, from one program; see `rollout`."""
+    """Ensembles that differ by their keys from one program, see `rollout`.
+
+    Args:
+      dynamics: what is integrated.
+      vorticity: at time 0, physical units.
+      keys: of the ensembles, by label.
+      units: whole time units to run.
+      chunk: members that run together.
+      kept: where fields are written as they are made.
+    """
     states, members, *grid = vorticity.shape
     frames_per_unit, segment = _segments(dynamics)
     size, starts = (states * members, [0]) if dynamics.crosses_members else _chunks(states * members, chunk)

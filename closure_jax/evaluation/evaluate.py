@@ -13,7 +13,15 @@ from closure_jax.config import Experiment
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
-from closure_jax.evaluation import a_posteriori, a_priori, latent_geometry, latent_terms, measures, metrics
+from closure_jax.evaluation import (
+    a_posteriori,
+    a_priori,
+    latent_geometry,
+    latent_terms,
+    measures,
+    metrics,
+    reference,
+)
 from closure_jax.evaluation.shared import Shared
 from closure_jax.files import Kept
 from closure_jax.parallel import devices
@@ -116,9 +124,9 @@ def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Pa
     return Shared(cache / "ensembles", identity, experiment.data.seed)
 
 
-def _rollouts(experiment: Experiment) -> a_posteriori.Settings:
+def _rollouts(experiment: Experiment) -> reference.Settings:
     ev = experiment.evaluation
-    return a_posteriori.Settings(
+    return reference.Settings(
         states=ev.rollout_states,
         members=ev.rollout_members,
         start=ev.rollout_start,

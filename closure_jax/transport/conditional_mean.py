@@ -31,7 +31,15 @@ class ConditionalMean(OneCall):
         x: Float[Array, "batch ..."],
         decode: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The mean squared error; `decode` as in `Score.loss`, keys are not used."""
+        """The mean squared error.
+
+        Args:
+          field: the network as a function of zeros, the condition bound.
+          keys: not used.
+          condition: shape of what the network gives.
+          x: the truth.
+          decode: from what the network gives to what is scored, of which x is then the truth.
+        """
         del keys
         mean = field(jnp.zeros_like(condition))
         return jnp.mean(((mean if decode is None else decode(mean)) - x) ** 2), {}
