@@ -27,7 +27,7 @@ def fields(count: int = 3, modes: float = 3.0) -> np.ndarray:
 def by_hand(w: np.ndarray) -> dict[str, np.ndarray]:
     """Velocity and derivatives of one field by full complex transforms, one component at a time."""
     k = 2 * np.pi * np.fft.fftfreq(N, LENGTH / N)
-    kept = (np.abs(np.fft.fftfreq(N, 1 / N))[:, None] < N / 3) & (np.abs(np.fft.fftfreq(N, 1 / N))[None] < N / 3)
+    kept = (np.abs(np.fft.fftfreq(N, 1 / N))[:, None] < N / 2) & (np.abs(np.fft.fftfreq(N, 1 / N))[None] < N / 2)
     kx, ky = np.broadcast_arrays(k[:, None], k[None])
 
     def d(f, *axes):

@@ -42,12 +42,32 @@ def test_a_field_on_another_grid_has_the_modes_of_both():
 
 def test_the_forcing_is_the_curl_of_its_force():
     flow = LargeEddies(stored_resolution=32, forcing_amplitude=1.5, forcing_wavenumber=3, domain_length=4.0)._flow(
-        32, 0.0
+        32, 0.0, padded=False
     )
     y = np.arange(32) * 4.0 / 32
     force = np.broadcast_to(1.5 * np.sin(2 * np.pi * 3 / 4.0 * y), (32, 32))  # along x, (x, y)
     ky = 2 * np.pi * np.fft.fftfreq(32, 4.0 / 32)[None]
     np.testing.assert_allclose(flow.forcing(), -np.fft.ifft2(1j * ky * np.fft.fft2(force)).real, atol=1e-12)
+
+
+def test_the_coarse_grid_advects_all_modes_that_it_holds(x64):
+    """Against sums over all pairs of modes."""
+    n = 12
+    flow = LargeEddies(stored_resolution=n, forcing_wavenumber=2)._coarse()
+    w = np.random.default_rng(1).standard_normal((n, n))
+    k = np.fft.fftfreq(n, 1 / n).astype(int)
+    held = (np.abs(k)[:, None] < n / 2) & (np.abs(k)[None] < n / 2)
+    w_hat = np.fft.fft2(w) * held / n**2
+    expected = np.zeros((n, n), complex)
+    modes = [(a, b) for a in range(n) for b in range(n) if held[a, b] and (a, b) != (0, 0)]
+    for a, b in modes:  # psi = w / k^2 advects: u = i ky psi, v = -i kx psi
+        psi = w_hat[a, b] / (k[a] ** 2 + k[b] ** 2)
+        for c, d in modes:
+            x, y = k[a] + k[c], k[b] + k[d]
+            if abs(x) < n / 2 and abs(y) < n / 2:
+                expected[x, y] += (k[b] * k[c] - k[a] * k[d]) * psi * w_hat[c, d]
+    found = flow.advection_hat(jnp.asarray(np.fft.rfft2(np.fft.ifft2(w_hat * n**2).real)))
+    np.testing.assert_allclose(np.asarray(found) / n**2, expected[:, : n // 2 + 1], atol=1e-12)
 
 
 @pytest.mark.slow

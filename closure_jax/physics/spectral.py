@@ -50,6 +50,15 @@ def dealias_mask(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
     return ((ix < n / 3) & (iy < n / 3)).astype(np.float64)
 
 
+@functools.lru_cache(maxsize=32)
+def below_nyquist(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
+    """1 on the modes with |index| < n / 2 in both directions, 0 elsewhere: those that have a conjugate of their own."""
+    n = grid.shape[0]
+    ix = np.abs(np.fft.fftfreq(n, 1 / n))[:, None]
+    iy = np.abs(np.fft.rfftfreq(n, 1 / n))[None, :]
+    return ((ix < n / 2) & (iy < n / 2)).astype(np.float64)
+
+
 def to_fourier(field: Field) -> Complex[Array, "*batch n n//2+1"]:
     """The transform of real fields; not normalised."""
     return jnp.fft.rfft2(field)

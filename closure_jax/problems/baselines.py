@@ -42,8 +42,8 @@ Components = tuple[Fields, Fields]
 
 
 def _derivatives(field: Fields, grid: grids.Grid) -> Components:
-    """(d/dx, d/dy), without the modes that the solver's advection cuts."""
-    field_hat = spectral.to_fourier(field) * spectral.dealias_mask(grid)
+    """(d/dx, d/dy), of the modes that the solver advects."""
+    field_hat = spectral.to_fourier(field) * spectral.below_nyquist(grid)
     kx, ky = spectral.wavenumbers(grid)
     return spectral.to_physical(1j * kx * field_hat), spectral.to_physical(1j * ky * field_hat)
 
@@ -64,14 +64,14 @@ def curl_of_divergence(tensor: Components, grid: grids.Grid) -> Fields:
     """curl div of a symmetric tensor without trace, (T11, T12): what a stress does to the vorticity."""
     first, second = (spectral.to_fourier(component) for component in tensor)
     kx, ky = spectral.wavenumbers(grid)
-    return spectral.to_physical(((ky**2 - kx**2) * second + 2 * kx * ky * first) * spectral.dealias_mask(grid))
+    return spectral.to_physical(((ky**2 - kx**2) * second + 2 * kx * ky * first) * spectral.below_nyquist(grid))
 
 
 def divergence(flux: Components, grid: grids.Grid) -> Fields:
     """div of a vector field."""
     kx, ky = spectral.wavenumbers(grid)
     first, second = (spectral.to_fourier(component) for component in flux)
-    return spectral.to_physical((1j * kx * first + 1j * ky * second) * spectral.dealias_mask(grid))
+    return spectral.to_physical((1j * kx * first + 1j * ky * second) * spectral.below_nyquist(grid))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Backscatter(Deterministic):
 
     def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
         """The closure, physical units."""
-        laplacian = spectral.laplacian(self.grid) * spectral.dealias_mask(self.grid)
+        laplacian = spectral.laplacian(self.grid) * spectral.below_nyquist(self.grid)
 
         def lap(field: Fields) -> Fields:
             return spectral.to_physical(laplacian * spectral.to_fourier(field))
