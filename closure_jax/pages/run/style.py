@@ -21,16 +21,22 @@ _BASELINE_LINES = ("-.", (0, (5, 1)), (0, (1, 1, 4, 1)))
 
 
 _VARIANTS = ("fitted", "dynamic")
+_NOISY = " ar1"
 
 
 def baseline_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A style for each baseline by name; the solver alone looks the same in every figure.
 
-    Variants of one closure, such as "leith", "leith fitted" and "dynamic leith", share a colour.
+    Variants of one closure, such as "leith", "leith fitted" and "dynamic leith", share a colour; one with noise has the line of
+    the one without, paler.
     """
     styles: dict[str, dict[str, Any]] = {}
     families: dict[str, int] = {}
     for name in (name for name in names if name != NO_CLOSURE_NAME):
+        without = name.removesuffix(_NOISY)
+        if without != name and without in styles:
+            styles[name] = styles[without] | {"linewidth": 1.0, "alpha": 0.45}
+            continue
         family = " ".join(word for word in name.split() if word not in _VARIANTS)
         place = list(families).index(family) if family in families else len(families)
         variant = families[family] = families.get(family, -1) + 1
