@@ -200,6 +200,7 @@ class Reference:
             "decorrelation_time_truth": self._statistics.decorrelation_time,
             "states": self.settings.states,
             "members": self.settings.members,
+            "members_truth": self.settings.members,  # a closure without noise has one
             "start_time": self.start,
             "time": [float(unit) for unit in range(self.settings.units + 1)],
             "relative_error_floor": OF_ROLLOUTS["relative_error"](self.second.fields, self.truth.fields, self.problem),

@@ -67,6 +67,7 @@ def _truth(run: Run) -> dict[str, Any]:
         "relative_error": rollout.get("relative_error_floor"),  # of a second true ensemble
         "spread": rollout.get("spread_truth"),
         "seconds_per_time_unit": rollout.get("seconds_per_time_unit_truth"),
+        "members": rollout.get("members_truth"),
     }
 
 

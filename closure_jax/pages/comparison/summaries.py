@@ -19,7 +19,7 @@ from closure_jax.errors import UserError, check
 from closure_jax.pages.comparison.runs import Model, Run
 
 KIND = "run"
-ARRAYS = ("energy_", "noise_spectrum_")
+ARRAYS = ("energy_truth", "energy_model", "energy_no_closure", "noise_spectrum_")
 """How the arrays begin of which a comparison draws."""
 
 _DIGITS = 7  # of a number: more than any seed leaves alike

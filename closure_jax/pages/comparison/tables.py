@@ -26,8 +26,13 @@ _NOT_TRAINING = ("data", "a_priori", "latent_geometry", "a_posteriori", "report"
 
 def _rollout_cost(key: str) -> Callable[[Model], Estimate | None]:
     """Milliseconds by member and time unit of the rollout whose seconds are a_posteriori.KEY."""
+    members = "members_truth" if key.endswith("_truth") else "members"
     return lambda model: model.derived(
-        lambda run: member_milliseconds(run.results, number(run.results, "a_posteriori", key))
+        lambda run: member_milliseconds(
+            run.results,
+            number(run.results, "a_posteriori", key),
+            number(run.results, "a_posteriori", members),
+        )
     )
 
 
