@@ -15,7 +15,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config = base(preset)
     large_eddies(config)
     in_one_local_call(config)
-    use(config, "program", "online", batch_size=8, steps=150, learning_rate=5e-4, leads=3, members=2)
+    use(config, "program", "online", batch_size=8, steps=60, learning_rate=5e-4, leads=3, members=2)
     if preset == "tiny":
         config.program.update(batch_size=4, steps=10, leads=1)
     return config
