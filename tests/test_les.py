@@ -13,7 +13,8 @@ from helpers import REPOSITORY
 from closure_jax.commands import train, transfer
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
-from closure_jax.problems.les import LargeEddies, on_grid
+from closure_jax.problems.filtered_dns import on_grid
+from closure_jax.problems.les import LargeEddies
 from closure_jax.workdir import WorkDir
 
 SMALL = LargeEddies(stored_resolution=16, resolution=48, viscosity=2e-3, dt=0.01, solver_dt=0.01, settling_time=0.4)

@@ -44,19 +44,20 @@ def laplacian(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
 @functools.lru_cache(maxsize=32)
 def dealias_mask(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
     """The 2/3 rule: 1 on the modes with |index| < n / 3 in both directions, 0 elsewhere."""
-    n = grid.shape[0]
-    ix = np.abs(np.fft.fftfreq(n, 1 / n))[:, None]
-    iy = np.abs(np.fft.rfftfreq(n, 1 / n))[None, :]
-    return ((ix < n / 3) & (iy < n / 3)).astype(np.float64)
+    return _below(grid.shape[0], grid.shape[0] / 3)
 
 
 @functools.lru_cache(maxsize=32)
 def below_nyquist(grid: grids.Grid) -> Float[np.ndarray, "n n//2+1"]:
     """1 on the modes with |index| < n / 2 in both directions, 0 elsewhere: those that have a conjugate of their own."""
-    n = grid.shape[0]
+    return _below(grid.shape[0], grid.shape[0] / 2)
+
+
+def _below(n: int, limit: float) -> Float[np.ndarray, "{n} {n}//2+1"]:
+    """1 on the modes with |index| < limit in both directions, 0 elsewhere."""
     ix = np.abs(np.fft.fftfreq(n, 1 / n))[:, None]
     iy = np.abs(np.fft.rfftfreq(n, 1 / n))[None, :]
-    return ((ix < n / 2) & (iy < n / 2)).astype(np.float64)
+    return ((ix < limit) & (iy < limit)).astype(np.float64)
 
 
 def to_fourier(field: Field) -> Complex[Array, "*batch n n//2+1"]:
