@@ -131,6 +131,17 @@ def test_an_override_changes_its_field_only():
     assert {name for name in before if before[name] != after[name]} == {"seed"}
 
 
+def test_a_field_of_several_numbers_takes_one_whole_ones_and_none():
+    for text, expected in (("6", (6.0,)), ("6,3.5", (6.0, 3.5)), ("[1, 2e-1]", (1.0, 0.2)), ("", ())):
+        c = configured("tiny", "flow_matching", "ga", "coupling.kind=matern", f"coupling.memory_steps={text}")
+        assert c.coupling.memory_steps == expected and all(type(one) is float for one in c.coupling.memory_steps)
+    with pytest.raises(UserError, match="memory_steps=6,x: expected numbers like 0.5,2"):
+        configured("tiny", "flow_matching", "ga", "coupling.kind=matern", "coupling.memory_steps=6,x")
+    c = configured("tiny", "flow_matching", "ga", "coupling.kind=matern")
+    c.coupling.memory_steps = (6,)  # as an experiment's file may say it
+    assert config.build(c).coupling.memory_steps == (6.0,)
+
+
 def test_what_cannot_be_overridden_is_refused_and_changes_nothing():
     tables = {
         "whole number": [("transport.steps", text) for text in ("many", "1.5", "nan", "inf", "")],

@@ -129,7 +129,7 @@ class Planned(runs.Run):
 
     def start(self) -> int:
         self.started.append(self.folder.name)
-        return {"fails": 2, "stopped": 130}.get(self.folder.name, 0)
+        return {"fails": 2, "stopped": 130, "killed": -15}.get(self.folder.name, 0)
 
 
 def planned(*names: str) -> list[runs.Run]:
@@ -151,9 +151,10 @@ def test_nothing_starts_where_one_run_is_impossible_and_an_interrupt_ends_all():
     with pytest.raises(UserError, match="impossible"):
         runs.run_all(planned("new", "impossible"), "sweep")
     assert Planned.started == []
-    with pytest.raises(KeyboardInterrupt):
-        runs.run_all(planned("stopped", "new"), "sweep")
-    assert Planned.started == ["stopped"]
+    for how in ("stopped", "killed"):  # the latter before it could listen
+        with pytest.raises(KeyboardInterrupt):
+            runs.run_all(planned(how, "new"), "sweep")
+        assert Planned.started == [how]
 
 
 # --- the demo and its closure ----------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ class Run:
         return not evaluate.is_stale(config_lib.build(self.config()), WorkDir(self.folder))
 
     def start(self) -> int:
-        """Runs it, with its output passed through: the exit status. Asked to end, it asks the run and waits for its end."""
+        """Runs it, with its output passed through: the exit status, minus a signal's number where that ended it. Asked to end, it
+        asks the run and waits for its end."""
         command = [sys.executable, "-P", "-m", "closure_jax", f"--config={self.file}:{self.preset}"]
         command += [f"--workdir={self.folder}", *(f"--config.{text}" for text in self.overrides)]
         with subprocess.Popen(command) as process:
@@ -94,8 +95,9 @@ def run_all(runs: Sequence[Run], label: str) -> list[Run]:
         print(f"{name}", flush=True)
         start = time.perf_counter()
         status = run.start()
-        if status - 128 in interrupts.SIGNALS:
-            raise interrupts.Stopped(number=status - 128)
+        number_of_signal = -status if status < 0 else status - 128  # below 0 where the run was not listening yet
+        if number_of_signal in interrupts.SIGNALS:
+            raise interrupts.Stopped(number=number_of_signal)
         if status == 0:
             done.append(run)
         minutes, seconds = divmod(round(time.perf_counter() - start), 60)

@@ -66,8 +66,8 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
         for text in overrides:
             if not config_lib.current_name(config, text.partition("=")[0]).startswith(JUDGED_FIELDS):
                 raise UserError(
-                    f"--config.{text}: with --mode=evaluate only evaluation.*, sampler.*, coupling.* and"
-                    " problem.solver_dt can be changed"
+                    f"--config.{text}: with --mode=evaluate only evaluation.*, sampler.*, coupling.*, problem.solver_dt and"
+                    " problem.settling_time can be changed"
                 )
     config_lib.override(config, overrides)
     origins.take_from_file(config)

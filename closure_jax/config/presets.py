@@ -151,11 +151,11 @@ def in_one_call(config: ConfigDict) -> None:
 
 
 def large_eddies(config: ConfigDict) -> None:
-    """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step whose noise remembers the
-    one before; see docs/les.md."""
+    """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step whose noise remembers those
+    before; see docs/les.md."""
     use(config, "problem", "les", domain_length=2 * math.pi)
     in_physical_space(config)
-    use(config, "coupling", "ar1", period=1)
+    use(config, "coupling", "matern")
     config.autoencoder.standardise = config.transport.standardise = True
     config.evaluation.turnovers = 200.0
     if config.preset == "paper":  # Re = 5000
@@ -164,13 +164,12 @@ def large_eddies(config: ConfigDict) -> None:
         config.evaluation.rollout_start = 40.0
     elif config.preset in ("small", "medium"):
         config.problem.update(resolution=256, viscosity=5e-4, dt=5e-3, solver_dt=2e-2)
-        config.coupling.correlation_steps = 6.0  # along the DNS; snapshots 0.2 apart do not always show it
         config.data.update(resolution=32, trajectories=8, test_trajectories=2)
         config.data.update(burn_in=30.0, end=80.0, snapshot_every=40)
         config.data.chunk = 1  # a step of 256^2 points on two cores: 7.8 ms alone, 12.5 each of eight
         config.evaluation.update(rollout_states=2, rollout_members=4, rollout_start=40.0, rollout_time=50.0)
     elif config.preset == "tiny":
-        config.problem.update(resolution=64, viscosity=2e-3, dt=1e-2, solver_dt=2e-2, settling_time=0.2)
+        config.problem.update(resolution=64, viscosity=2e-3, dt=1e-2, solver_dt=2e-2)
         config.data.update(resolution=16, trajectories=6, test_trajectories=2, chunk=6)
         config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
         config.network.modes = 4

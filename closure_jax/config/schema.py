@@ -94,10 +94,10 @@ def fields_of(cls: type, given: frozenset[str] = frozenset()) -> dict[str, Field
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         kind = hints[field.name]
-        if kind not in (bool, int, float, str, tuple[int, ...], tuple[str, ...]) and _options(kind) is None:
+        if kind not in _WANTED and _options(kind) is None:
             raise UserError(
                 f"field {field.name} of piece {cls.__name__} has type {kind}: expected bool, int, float, str, Literal,"
-                " tuple[int, ...] or tuple[str, ...]"
+                " tuple[int, ...], tuple[float, ...] or tuple[str, ...]"
             )
         found[field.name] = Field(kind, default, texts.get(field.name, ""))
     return found
@@ -144,6 +144,7 @@ _WANTED = {
     float: "a number",
     str: "a text",
     tuple[int, ...]: "whole numbers like 1,10,50",
+    tuple[float, ...]: "numbers like 0.5,2",
     tuple[str, ...]: "texts like a,b",
 }
 
@@ -169,7 +170,8 @@ def parse(field: str, text: str, kind: Any) -> Any:
             return float(text)
         if typing.get_origin(kind) is tuple:
             entries = [entry.strip() for entry in text.strip("()[] ").split(",") if entry.strip()]
-            return tuple(_whole(entry) if typing.get_args(kind)[0] is int else entry for entry in entries)
+            read = {int: _whole, float: float}.get(typing.get_args(kind)[0], str)
+            return tuple(read(entry) for entry in entries)
     except (ValueError, KeyError, OverflowError):
         raise UserError(f"--config.{field}={text}: expected {wanted(kind)}") from None
     return text
@@ -197,8 +199,10 @@ def typed(field: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
-        if all(type(one) is typing.get_args(kind)[0] for one in value):
-            return tuple(value)
+        of = typing.get_args(kind)[0]
+        entries = tuple(float(one) if of is float and type(one) is int else one for one in value)
+        if all(type(one) is of for one in entries):
+            return entries
     elif type(value) is kind:
         return value
     raise UserError(f"--config.{field}={value!r} is a {type(value).__name__}: expected {wanted(kind)}")

@@ -4,6 +4,7 @@ from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.autoregressive import AR1
 from closure_jax.coupling.base import Coupling
 from closure_jax.coupling.draw import Draw, FixedSteps, NoClosure
+from closure_jax.coupling.matern import Matern
 from closure_jax.coupling.rules import EnsembleMean, Extrapolated, Fresh, Held, Scaled
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FixedSteps",
     "Fresh",
     "Held",
+    "Matern",
     "NoClosure",
     "Scaled",
 ]
@@ -27,6 +29,7 @@ COUPLINGS: dict[str, type[Coupling]] = {
     "scaled": Scaled,
     "extrapolated": Extrapolated,
     "ar1": AR1,
+    "matern": Matern,
     "ensemble_mean": EnsembleMean,
 }
 """Rules for the closure's noise in time, by the name that the configuration gives (`coupling.kind`)."""

@@ -9,13 +9,12 @@ import math
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from closure_jax import random
 from closure_jax.coupling.base import BEGIN, Carry, StepNumber, Windows, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
+from closure_jax.coupling.residual import residual, standard_error
 from closure_jax.coupling.rules import check_period
 from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
 from closure_jax.errors import check, finite
@@ -23,9 +22,6 @@ from closure_jax.errors import check, finite
 FITTED = -1.0
 """Stands for a correlation time that `fit` takes from the training windows."""
 
-_FIELDS, _FIELDS_OF_PAIRS = 4_096, 256  # of the windows, whose residual is computed; where pairs estimate the mean
-_PAIRS = 4  # antithetic pairs that estimate a conditional mean which the draw does not know
-_BLOCK = 16  # fields at a time
 _SURE = 3.0  # standard errors
 
 
@@ -137,73 +133,28 @@ def residual_autocorrelation(draw: Draw, windows: Windows) -> float:
 
     It passes for white unless two things hold by three standard errors: the autocorrelation is above 0, and, as lag two tells,
     more than half of r's variance is correlated. A small error of the draw's mean lasts as long as the vorticity and would
-    else be taken for noise with a memory. Standard errors are those between windows, which are independent. At most 4,096
-    fields are looked at, 256 where a draw does not know its mean.
+    else be taken for noise with a memory.
 
     Raises:
-      UserError: fewer than two windows, or than three fields in each.
+      UserError: see `residual`.
     """
-    count, times = windows.vorticity.shape[:2]
-    check(
-        count >= 2 and times >= 3,
-        f"correlation_steps=-1: {count} training trajectories of {times} snapshots, expected at least 2 of 3 to fit it; give"
-        " a number of solver steps, 0 for white noise",
-    )
-    field = jax.ShapeDtypeStruct((1, *windows.vorticity.shape[2:]), jnp.float32)
-    most = _FIELDS_OF_PAIRS if jax.eval_shape(draw.mean, field) is None else _FIELDS
-    taken = np.linspace(0, count - 1, min(count, most // 4)).round().astype(int)
-    length = min(times, most // len(taken))
-    span = slice((times - length) // 2, (times - length) // 2 + length)
-    vorticity, closure = windows.vorticity[taken, span], windows.closure[taken, span]
-    mean, error = _conditional_mean(draw, vorticity.reshape(-1, *vorticity.shape[2:]))
-    residual = np.asarray(closure, np.float64) - mean.reshape(closure.shape)
-
-    variance = np.mean(residual**2, axis=(1, 2, 3)) - error
+    found = residual(draw, windows, "correlation_steps=-1")
+    values = found.values
+    variance = np.mean(values**2, axis=(1, 2, 3)) - found.error
     if not variance.mean() > 0:
         return 0.0
-    lag_one, noise_one = _autocorrelation(residual, variance, 1)
-    lag_two, noise_two = _autocorrelation(residual, variance, 2)
+    lag_one, noise_one = _autocorrelation(values, variance, 1)
+    lag_two, noise_two = _autocorrelation(values, variance, 2)
     # of r = white + correlated, the latter a share q: lag one q a, lag two q a^2, so that q > 1/2 is margin > 0
     margin, noise = 2 * lag_one**2 - lag_two, 4 * lag_one * noise_one - noise_two
-    shown = lag_one > _SURE * _standard_error(noise_one) and margin > _SURE * _standard_error(noise)
+    shown = lag_one > _SURE * standard_error(noise_one) and margin > _SURE * standard_error(noise)
     return lag_one if shown else 0.0
 
 
 def _autocorrelation(
-    residual: Float[np.ndarray, "window time n n"], variance: Float[np.ndarray, " window"], lag: int
+    values: Float[np.ndarray, "window time n n"], variance: Float[np.ndarray, " window"], lag: int
 ) -> tuple[float, Float[np.ndarray, " window"]]:
     """Autocorrelation at a lag, and what each window contributes to its error (first order)."""
-    products = np.mean(residual[:, lag:] * residual[:, :-lag], axis=(1, 2, 3))
+    products = np.mean(values[:, lag:] * values[:, :-lag], axis=(1, 2, 3))
     found = float(products.mean() / variance.mean())
     return found, (products - found * variance) / variance.mean()
-
-
-def _standard_error(contributions: Float[np.ndarray, " window"]) -> float:
-    return float(np.std(contributions, ddof=1) / np.sqrt(len(contributions)))
-
-
-def _conditional_mean(
-    draw: Draw, vorticity: Float[np.ndarray, "batch n n"]
-) -> tuple[Float[np.ndarray, "batch n n"], float]:
-    """E[H | w] by the draw itself, else estimated by antithetic pairs; and the variance that the estimate has."""
-    keys = random.stream(0, "coupling")
-
-    def block(numbers: Int[Array, " batch"], fields: Float[Array, "batch n n"]) -> tuple[Array, Array]:
-        own = draw.mean(fields)
-        if own is not None:
-            return own, jnp.zeros(())
-        repeated = jnp.repeat(fields, _PAIRS, axis=0)
-        of_field = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(keys, number), _PAIRS))(numbers)
-        noise = draw.noise(of_field.reshape(-1), repeated)
-        pairs = (draw.draw(noise, repeated) + draw.draw(jax.tree.map(jnp.negative, noise), repeated)) / 2
-        pairs = pairs.reshape(len(fields), _PAIRS, *fields.shape[1:])
-        return pairs.mean(axis=1), jnp.mean(jnp.var(pairs, axis=1, ddof=1)) / _PAIRS
-
-    run, found = jax.jit(block), []
-    for first in range(0, len(vorticity), _BLOCK):
-        numbers = np.arange(first, first + _BLOCK) % len(
-            vorticity
-        )  # the last block takes some of the first fields again
-        found.append(run(numbers, jnp.asarray(vorticity[numbers])))
-    means, errors = zip(*found, strict=True)
-    return np.concatenate(means)[: len(vorticity)].astype(np.float64), float(np.mean(errors))

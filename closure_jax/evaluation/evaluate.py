@@ -26,7 +26,10 @@ from closure_jax.evaluation.shared import Shared
 from closure_jax.files import Kept
 from closure_jax.parallel import devices
 from closure_jax.training.phase import Run
-from closure_jax.workdir import WorkDir, provenance
+from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
+
+OF_ROLLOUTS = tuple(field.removeprefix("problem.") for field in JUDGED_FIELDS if field.startswith("problem."))
+"""Fields of problems that change rollouts and no data."""
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
@@ -36,8 +39,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
     if stored["coupling"].get("white_noise"):
         judged["white_noise"] = "of each further step"  # before it was of each draw
-    if "solver_dt" in stored["problem"]:  # a field of problems whose data have a step of their own
-        judged["solver_dt"] = stored["problem"]["solver_dt"]
+    judged |= {name: stored["problem"][name] for name in OF_ROLLOUTS if name in stored["problem"]}
     return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max"), "measures": measures.VERSION}
 
 
@@ -120,7 +122,8 @@ def _kept(experiment: Experiment, dataset: Dataset, model: StochasticClosure, wo
 
 def shared_ensembles(experiment: Experiment, dataset: Dataset, cache: pathlib.Path) -> Shared:
     """Ensembles of the truth and of closures without noise, for all runs on these data that compute on such devices."""
-    identity = [dataset.checksum, experiment.problem.identity(), devices.describe()]
+    begins = experiment.config.problem.get("settling_time")
+    identity = [dataset.checksum, experiment.problem.identity(), begins, devices.describe()]
     return Shared(cache / "ensembles", identity, experiment.data.seed)
 
 

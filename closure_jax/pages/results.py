@@ -120,12 +120,18 @@ def baselines(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def coupling_rule(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The rule for the closure's noise in time, with its numbers but for the period, as 'ar1 (correlation_steps 30.0)'.
 
-    They are `a_posteriori.coupling` of results.json; an older run has the configuration alone, or knows one rule only.
+    Numbers by shell of wavenumbers are left out. They are `a_posteriori.coupling` of results.json; an older run has the
+    configuration alone, or knows one rule only.
     """
     rule = look_up(results, "a_posteriori", "coupling") or look_up(config, "coupling") or {}
-    fields = ", ".join(f"{name} {value_text(value)}" for name, value in rule.items() if name not in ("kind", "period"))
+    shown = {name: value for name, value in rule.items() if name not in ("kind", "period") and not _is_list(value)}
+    fields = ", ".join(f"{name} {value_text(value)}" for name, value in shown.items())
     kind = value_text(rule.get("kind")) if rule else "held"
     return kind + (f" ({fields})" if fields else "")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def first_middle_last(time: Any) -> list[int]:

@@ -24,7 +24,10 @@ from closure_jax.workdir import records as records_lib
 from closure_jax.workdir.checkpoints import Checkpoints
 from closure_jax.workdir.records import MetricsLog, write_json
 
-JUDGED_FIELDS = ("evaluation.", "sampler.", "coupling.", "transport.rollout_t_max", "problem.solver_dt")
+JUDGED_FIELDS = (
+    *("evaluation.", "sampler.", "coupling."),
+    *("transport.rollout_t_max", "problem.solver_dt", "problem.settling_time"),
+)
 """Beginnings of fields that change what is judged, not what was trained."""
 
 FREE_FIELDS = (*JUDGED_FIELDS, "training.log_every", "data.chunk", "experiment_file")
