@@ -563,6 +563,18 @@ def test_a_summary_keeps_what_a_number_lacks_to_one(tmp_path):
     assert 1 - kept == pytest.approx(2.004e-9, rel=1e-3)
 
 
+def test_a_summary_of_a_long_rollout_has_some_of_its_times():
+    time = [float(unit) for unit in range(51)]
+    own = {"crps": time, "spectrum_error": 0.1, "coverage": {"50": time}}
+    whole = {"time": time, "coupling": {"drag": time}, "baselines": {"none": own}} | own
+    kept = summaries._with_fewer_times({"a_posteriori": whole})["a_posteriori"]
+    assert kept["time"] == [*range(11), 17, 23, 30, 37, 43, 50]
+    assert kept["crps"] == kept["coverage"]["50"] == kept["baselines"]["none"]["crps"] == kept["time"]
+    assert kept["coupling"]["drag"] == time and kept["spectrum_error"] == 0.1
+    short = {"a_posteriori": {"time": time[:21], "crps": time[:21]}}
+    assert summaries._with_fewer_times(short) == short and summaries._with_fewer_times({}) == {}
+
+
 def test_what_is_no_summary_is_refused(folders, tmp_path, capsys):
     summary = tmp_path / "summary.json"
     for written in (

@@ -1,6 +1,7 @@
 """The command line: --config, --workdir, --mode; what runs in which order."""
 
 import argparse
+import io
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -168,8 +169,12 @@ def judge(
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}
     named: dict[str, Any] = {**arrays}
-    with files.aside(work.path / "arrays.npz") as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, **named)
+    content = (
+        io.BytesIO()
+    )  # an archive that is written to a file is written in many small pieces, each of which may fail
+    np.savez_compressed(content, **named)
+    with files.aside(work.path / "arrays.npz") as partial:
+        partial.write_bytes(content.getvalue())
     with work.timed("report"):
         report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
     results["wall_seconds"] = work.wall_seconds()

@@ -3,6 +3,8 @@
 {"kind": "run", "name": by which a page and its folder know it,
  "config", "results", "provenance": as the run's own files, of places on its machine only the last part;
  "curves": {phase: {"step", "loss", "validation_loss"}}, some thirty points of each; "arrays": spectra, by name}
+
+Of a rollout of more than 25 times the first eleven are kept, and six of the others.
 """
 
 import dataclasses
@@ -25,6 +27,11 @@ ARRAYS = ("energy_truth", "energy_model", "energy_no_closure", "noise_spectrum_"
 _DIGITS = 7  # of a number: more than any seed leaves alike
 _NEAR_ONE, _DECIMALS = 1e-2, 12
 _POINTS = 30
+_TIMES, _FIRST, _LATER = (
+    25,
+    11,
+    6,
+)  # of a rollout: all are kept of no more; of more, so many from the start and of the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +63,7 @@ def of(run: Run, provenance: Mapping[str, Any], records: Sequence[Mapping[str, A
         "kind": KIND,
         "name": run.label,
         "config": _without_places(run.config),
-        "results": _rounded(files.plain(run.results)),
+        "results": _rounded(_with_fewer_times(files.plain(run.results))),
         "provenance": _without_places({name: value for name, value in provenance.items() if name != "data_path"}),
         "curves": {phase: _rounded(dataclasses.asdict(_thinned(found))) for phase, found in by_phase.items()},
         "arrays": _rounded(arrays),
@@ -87,6 +94,23 @@ def _thinned(records: Sequence[Mapping[str, Any]]) -> _Curve:
         [record.get("loss", float("nan")) for record in kept],
         [record.get("validation_loss") for record in kept],
     )
+
+
+def _with_fewer_times(results: dict[str, Any]) -> dict[str, Any]:
+    """Results whose rollout, if it is long, has some of its times alone."""
+    rollout = results.get("a_posteriori") or {}
+    count = len(rollout.get("time") or [])
+    if count <= _TIMES:
+        return results
+    later = np.linspace(_FIRST - 1, count - 1, _LATER + 1).round().astype(int)[1:]
+    places = [*range(_FIRST), *later.tolist()]
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: part if name == "coupling" else kept(part) for name, part in value.items()}
+        return [value[place] for place in places] if isinstance(value, list) and len(value) == count else value
+
+    return results | {"a_posteriori": kept(rollout)}
 
 
 def _rounded(value: Any) -> Any:
