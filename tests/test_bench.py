@@ -116,6 +116,9 @@ SHAPES = {
     "coupled_step_one_call_scaled_compact": (16, 64, 33),
     "coupled_step_one_call_extrapolated_compact": (16, 64, 33),
     "rollout_gradient": None,
+    "les_dns_step_256": (16, 256, 129),
+    "les_step_alone": (16, 32, 17),
+    "les_coupled_step": (16, 32, 17),
 }
 BATCHES = {"train_step_latent_published": 100, "train_step_autoencoder_published": 8}
 

@@ -1,7 +1,8 @@
 """The rows of `./launch.sh bench`: programs at the published sizes and at those of fm_ga:small, on random parameters.
 
 `published` is fm_ga:paper, in physical space fm_physical:paper and for its 50 steps dm_physical:paper; `compact` is fm_ga:small;
-with `one_call` it is cs_ga in their place.
+with `one_call` it is cs_ga in their place. `les` is les_cs_physical:small, whose DNS takes four steps in the time of one of
+the closed solver.
 A call works on 16 float32 fields unless the row says otherwise. Parameters are random, since time does not depend on them.
 """
 
@@ -19,7 +20,8 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment, Trained
 from closure_jax.config.optimisers import optimiser
 from closure_jax.config.settings import Optimisation
-from closure_jax.coupling import Coupling, Extrapolated, Held, Scaled
+from closure_jax.coupling import Coupling, Extrapolated, Held, Matern, Scaled
+from closure_jax.coupling.advance import by_period
 from closure_jax.coupling.draw import FixedSteps
 from closure_jax.parallel import devices
 from closure_jax.physics import spectral
@@ -94,6 +96,7 @@ def _made(name: str, preset: str) -> Callable[[], Made]:
 _published, _compact = _made("fm_ga", "paper"), _made("fm_ga", "small")
 _one_call, _compact_one_call = _made("cs_ga", "paper"), _made("cs_ga", "small")
 _physical, _physical_diffusion = _made("fm_physical", "paper"), _made("dm_physical", "paper")
+_les = _made("les_cs_physical", "small")
 
 
 def _normal(*shape: int) -> np.ndarray:
@@ -158,7 +161,7 @@ def _coupled(made: Callable[[], Made], sampler_steps: int, coupling: Coupling | 
 
 def _coupled_run(
     made: Callable[[], Made], sampler_steps: int, coupling: Coupling | None = None, remat: bool = False
-) -> tuple[Callable[..., jax.Array], tuple]:
+) -> tuple[Callable[..., jax.Array], tuple[Any, ...]]:
     """run(model, keys, vorticity_hat, steps) -> vorticity_hat, and its first three arguments."""
     experiment, model = made()
     problem: Any = experiment.problem
@@ -171,7 +174,38 @@ def _coupled_run(
         state = begun._replace(vorticity_hat=vorticity_hat[:, None])
         return closed.advance(keys[:, None], state, 0, count).vorticity_hat[:, 0]
 
-    return run, (model, _keys(), jax.jit(jax.vmap(problem.truth().field.sample_hat))(_keys()))
+    return run, (model, _keys(), _start(problem))
+
+
+def _start(problem: Any) -> jax.Array:
+    """Vorticity on the closed solver's grid, (FIELDS, n, n // 2 + 1)."""
+    if hasattr(problem.truth(), "field"):  # Kolmogorov flow starts at rest
+        return jax.jit(jax.vmap(problem.truth().field.sample_hat))(_keys())
+    system = problem.reference()
+    return spectral.to_fourier(system.vorticity(jax.jit(system.initial)(_keys())))
+
+
+def _les_dns_step() -> Case:
+    """The DNS of a large-eddy simulation."""
+    problem: Any = _les()[0].problem
+    system = problem.reference()
+
+    def run(vorticity_hat, keys):
+        return system.advance(keys, vorticity_hat, 0, 1), ()
+
+    return Case(run, (jax.jit(system.initial)(_keys()), _keys()), (True, True), carries=True)
+
+
+def _les_step() -> Case:
+    """The coarse solver alone."""
+    problem: Any = _les()[0].problem
+    step = problem.solver().step
+
+    def run(vorticity_hat, count=_DNS_STEPS):
+        return by_period(lambda now, _: step(now, jnp.zeros_like(now)), vorticity_hat, 0, count, 1), ()
+
+    once = functools.partial(run, count=1)
+    return Case(run, (_start(problem),), (True,), steps=_DNS_STEPS, carries=True, unit=once)
 
 
 def _rollout_gradient() -> Case:
@@ -237,5 +271,8 @@ ROWS: dict[str, Callable[[], Case]] = {
     "coupled_step_one_call_scaled_compact": lambda: _coupled(_compact_one_call, 1, Scaled(_HOLD, "linear")),
     "coupled_step_one_call_extrapolated_compact": lambda: _coupled(_compact_one_call, 1, Extrapolated(_HOLD, "linear")),
     "rollout_gradient": _rollout_gradient,
+    "les_dns_step_256": _les_dns_step,
+    "les_step_alone": _les_step,
+    "les_coupled_step": lambda: _coupled(_les, 1, Matern((3.0,), (0.1,))),
 }
 """What is measured, by name, in the order of the table; a call makes the row's parameters and fields."""
