@@ -10,7 +10,6 @@ from closure_jax.errors import UserError
 from closure_jax.pages import page
 from closure_jax.pages.comparison import claims as claims_lib
 from closure_jax.pages.comparison import content, reading, runs, summaries, tables
-from closure_jax.pages.results import look_up
 from closure_jax.pages.tables import Table, markdown_text
 
 
@@ -41,7 +40,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         found = summaries.named([summaries.as_run(run.path, reading.summary(run)) for run in found])
     models = runs.gather(found)
     shares = [study for study in studies if study.kind == "data_efficiency"]
-    of_paper = [one for one in models if look_up(one.runs[0].config, "problem", "kind") in (None, "kolmogorov")]
+    of_paper = [model for model in models if model.of_paper]
     claims = claims_lib.claims(of_paper, shares) if of_paper or shares else []  # other problems and questions have none
     pictures = content.draw(models, studies)
     sections, settings = content.sections(models, studies, pictures), content.every_setting(models)

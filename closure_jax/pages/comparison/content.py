@@ -73,14 +73,17 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
     provenance = found.pop(_PROVENANCE, None)
     if "Statistics" in found:  # runs of before have none
         found["Statistics"] = tables.measured(found["Statistics"])
-    if models or "data_efficiency" in pictures:
+    if "data_efficiency" in pictures or any(model.of_paper for model in models):
         found["Beside the published figures"] = published.published_table(models)
-    found["Latent spaces"] = latents.latent_table(models)
+    if any(model.of_paper or model.latent != "physical" for model in models):
+        found["Latent spaces"] = latents.latent_table(models)
     shown = []
     for title, table in found.items():
         blocks: list[Block] = [tables.as_text(table)]
         if title == "A posteriori":
             blocks += [tables.as_text(more) for more in [rollout.rollout_table(models)] if more.rows]
+        if title == "Statistics":
+            blocks += [tables.as_text(more) for more in [rollout.statistics_table(models)] if more.rows]
         if title == "Latent spaces":
             blocks += [tables.as_text(more) for more in [latents.term_table(models)] if more.rows]
         if table.rows:

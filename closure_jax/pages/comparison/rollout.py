@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from closure_jax.evaluation.measures import OF_STATISTICS
 from closure_jax.pages import drawing
 from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.estimates import Estimate, interval, mean_curve
@@ -30,20 +31,7 @@ def rollout_table(models: Sequence[Model]) -> Table:
 
     What does not depend on a model, the truth and the baselines, has one row a preset, from the first model that has it.
     """
-    rows: list[Sequence[Cell]] = []
-    several = len({model.preset for model in models}) > 1
-    for preset in dict.fromkeys(model.preset for model in models):
-        others: dict[str, Sequence[Cell]] = {}
-        for model in (model for model in models if model.preset == preset):
-            if not any(look_up(run.results, "a_posteriori") for run in model.runs):
-                continue
-            rows.append((model.name, *_rollout_cells(model, lambda run: look_up(run.results, "a_posteriori"))))
-            label = f", {preset}" if several else ""
-            others.setdefault("truth" + label, _rollout_cells(model, _truth))
-            for name in dict.fromkeys(name for run in model.runs for name in baselines(run.results)):
-                cells = _rollout_cells(model, lambda run, name=name: baselines(run.results).get(name))
-                others.setdefault(name + label, cells)
-        rows += [(name, *cells) for name, cells in others.items() if any(cell is not None for cell in cells)]
+    rows = _rows(models, _rollout_cells)
     head = (
         "in the solver",
         *("error at the first time", "in the middle", "at the end"),
@@ -60,11 +48,68 @@ def rollout_table(models: Sequence[Model]) -> Table:
     return Table(head, rows, intro=intro)
 
 
+def statistics_table(models: Sequence[Model]) -> Table:
+    """Models, a second truth and the baselines over the whole rollout, and their errors at its first times."""
+    lengths = [len(look_up(run.results, "a_posteriori", "time") or []) for model in models for run in model.runs]
+    leads = [lead for lead in (1, 2, 4) if lead < max(lengths, default=0)]
+    rows = [
+        row
+        for row in _rows(models, lambda model, of: _statistics_cells(model, of, leads))
+        if any(cell is not None for cell in row[1:])
+    ]
+    times = dict.fromkeys(
+        number(run.results, "a_posteriori", "time", lead) for model in models for run in model.runs for lead in leads
+    )
+    at = [f"{time:g}" for time in times if time is not None][: len(leads)]
+    head = ("in the solver", "spectrum error", "flux error", "tail error", "stable runs")
+    head += tuple(f"error at {time}" for time in at) + tuple(f"spread / error at {time}" for time in at)
+    intro = (
+        "Over all times of the rollout: root mean square log ratio of the enstrophy spectra over shells from 1 to n / 3, largest "
+        "difference of the resolved enstrophy fluxes over the largest flux, log ratio of the densities of vorticity where the "
+        "truth's falls to 1e-4; share of long runs that stay finite; error of the ensemble mean relative to the true one, and "
+        "the ensemble's spread over it, at the first times. The truth is a second true ensemble."
+    )
+    return Table(head, rows, intro=intro)
+
+
+def _statistics_cells(model: Model, measures: Callable[[Run], Any], leads: Sequence[int]) -> list[Estimate | None]:
+    """Cells of `statistics_table` after the name."""
+    overall = [("spectrum_error",), ("enstrophy_flux_error",), ("tail_error",), ("stable_fraction",)]
+    paths = [*overall, *(("relative_error", lead) for lead in leads), *(("spread_over_error", lead) for lead in leads)]
+    return [interval([number(measures(run), *path) for run in model.runs]) for path in paths]
+
+
+def _rows(
+    models: Sequence[Model], cells_of: Callable[[Model, Callable[[Run], Any]], Sequence[Cell]]
+) -> list[Sequence[Cell]]:
+    """A row for each model that has a rollout; then, once a preset, for the truth and the baselines, from the first model that
+    has them.
+
+    `cells_of(model, measures)` gives the cells after the name, `measures` the measures of one closure in a run's rollout.
+    """
+    rows: list[Sequence[Cell]] = []
+    several = len({model.preset for model in models}) > 1
+    for preset in dict.fromkeys(model.preset for model in models):
+        others: dict[str, Sequence[Cell]] = {}
+        for model in (model for model in models if model.preset == preset):
+            if not any(look_up(run.results, "a_posteriori") for run in model.runs):
+                continue
+            rows.append((model.name, *cells_of(model, lambda run: look_up(run.results, "a_posteriori"))))
+            label = f", {preset}" if several else ""
+            others.setdefault("truth" + label, cells_of(model, _truth))
+            for name in dict.fromkeys(name for run in model.runs for name in baselines(run.results)):
+                cells = cells_of(model, lambda run, name=name: baselines(run.results).get(name))
+                others.setdefault(name + label, cells)
+        rows += [(name, *cells) for name, cells in others.items() if any(cell is not None for cell in cells)]
+    return rows
+
+
 def _truth(run: Run) -> dict[str, Any]:
     """The true ensemble's measures, under the names of a model's."""
     rollout = look_up(run.results, "a_posteriori") or {}
     return {
-        "relative_error": rollout.get("relative_error_floor"),  # of a second true ensemble
+        # of a second true ensemble
+        **{name: rollout.get(f"{name}_floor") for name in ("relative_error", *OF_STATISTICS)},
         "spread": rollout.get("spread_truth"),
         "seconds_per_time_unit": rollout.get("seconds_per_time_unit_truth"),
         "members": rollout.get("members_truth"),
@@ -72,7 +117,7 @@ def _truth(run: Run) -> dict[str, Any]:
 
 
 def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimate | None]:
-    """Cells of `rollout_table` after the name; `measures` gives the measures of one closure in a run's rollout."""
+    """Cells of `rollout_table` after the name."""
 
     def estimate(*path: str | int) -> Estimate | None:
         return interval([number(measures(run), *path) for run in model.runs])

@@ -105,6 +105,11 @@ class Model:
         return ", ".join(name for name, was in done.items() if was)
 
     @property
+    def of_paper(self) -> bool:
+        """Whether it is a closure of the paper's problem."""
+        return self.setting("problem.kind") in (None, "kolmogorov")
+
+    @property
     def preset(self) -> str:
         """Preset."""
         return str(self.setting("preset"))
