@@ -714,6 +714,36 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
     assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
 
 
+def test_statistics_of_a_rollout_stand_beside_those_of_the_truth_and_of_baselines(tmp_path):
+    own = {"spectrum_error": 0.05, "enstrophy_flux_error": 0.02, "tail_error": 0.5, "stable_fraction": 1.0}
+    results = make_results("physical", 0)
+    leith = own | {"spectrum_error": 0.2, "relative_error": [0.0, *[0.25] * 5]}
+    baselines = {"gradient": {"spectrum_error": None, "stable_fraction": 0.0}, "leith": leith}
+    results["a_posteriori"] |= own | {"spectrum_error_floor": 0.03, "baselines": baselines}
+    results["a_priori"] |= {"transfer_forward_truth": -2.0, "transfer_back_truth": 1.0}
+    for measures in results["a_priori"]["by_steps"].values():
+        measures |= {"r2": 0.9, "transfer_forward": -1.9, "transfer_back": 1.1}
+    folder = write_run(tmp_path / "run", "score", "physical", results=results)
+    config = json.loads((folder / "config.json").read_text())
+    config["problem"]["kind"] = "les"
+    (folder / "config.json").write_text(json.dumps(config))
+    table = comparison_tables.as_text(rollout.statistics_table(models_of(folder)))
+    assert table.head[5:] == ("error at 1", "error at 2", "error at 4", *(f"spread / error at {x}" for x in (1, 2, 4)))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["CS physical"] == ["0.0500", "0.0200", "0.500", "1", "0.00200", "0.00400", "0.00800", *["1.250"] * 3]
+    assert rows["truth"][:4] == ["0.0300", "–", "–", "–"] and rows["leith"][:5] == [
+        "0.200",
+        *rows["CS physical"][1:4],
+        "0.250",
+    ]
+    assert rows["gradient"] == ["–", "–", "–", "0", *["–"] * 6]
+    compare.compare([folder], tmp_path / "out")
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "| taken / truth | given back / truth |" in page and "| 0.950 | 1.100 |" in page
+    for of_paper in ("Claims of the paper", "Beside the published figures", "## Latent spaces", "| correlation |"):
+        assert of_paper not in page
+
+
 @pytest.mark.slow
 def test_what_runs_say_of_themselves_is_escaped(tmp_path, unrendered):
     """A name that would open a tag, leave its cell or start another line."""
