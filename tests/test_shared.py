@@ -16,9 +16,10 @@ from helpers import built, configured
 import closure_jax
 from closure_jax import config
 from closure_jax.data.dataset import FIELDS, Dataset, Normalisation
+from closure_jax.errors import UserError
 from closure_jax.latent.spaces import MetricPreserving
 from closure_jax.training import phase as phase_lib
-from closure_jax.training import shared, two_phase
+from closure_jax.training import programs, shared, two_phase
 from closure_jax.workdir import WorkDir
 
 SHORT = ("autoencoder.steps=4", "training.log_every=2", "training.checkpoint_every=2")
@@ -88,6 +89,30 @@ def test_what_was_left_and_is_damaged_is_trained_anew(dataset, first, tmp_path, 
         again = train(small(name), dataset, tmp_path / name, tmp_path / "cache")
         assert word in capsys.readouterr().out
         jax.tree.map(np.testing.assert_array_equal, trained, again)
+
+
+@pytest.mark.slow
+def test_a_finished_closure_that_is_damaged_is_made_again_from_its_phases(dataset, first, tmp_path, capsys):
+    experiment, work = small(**{"transport.steps": 2}), WorkDir(tmp_path / "run")
+    work.path.mkdir()
+
+    def finish():
+        return programs.train(phase_lib.Run(experiment, dataset, work, first[2])), capsys.readouterr().out
+
+    def damage():
+        for file in (work.path / "checkpoints" / "closure" / "0" / "default").glob("d/*"):
+            file.write_bytes(b"")
+
+    model, _ = finish()
+    damage()
+    again, said = finish()
+    assert "can't be read: it is made again from the checkpoints of its phases" in said
+    jax.tree.map(np.testing.assert_array_equal, model.params, again.params)
+    assert "made again" not in finish()[1]
+    damage()
+    shutil.rmtree(work.path / "checkpoints" / "transport")
+    with pytest.raises(UserError, match="checkpoint 0 of 'closure' .* can't be read"):
+        finish()
 
 
 @pytest.mark.slow
@@ -175,7 +200,7 @@ INITIALISER = (("random.py", "math.prod(shape[:-1]) ** -0.5", "math.prod(shape[:
 
 ADDRESS = """
 from closure_jax import config
-from closure_jax.training import shared, two_phase
+from closure_jax.training import programs, shared, two_phase
 c = config.base("tiny")
 config.use(c, "latent", "recon")
 experiment = config.build(c)

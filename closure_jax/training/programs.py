@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment
-from closure_jax.errors import check
+from closure_jax.errors import UserError, check
 from closure_jax.parallel import processes
 from closure_jax.training import phase as phase_lib
 from closure_jax.training import shared
@@ -16,6 +16,7 @@ from closure_jax.training.joint import Joint
 from closure_jax.training.online import Online
 from closure_jax.training.phase import Params, Phase, Run
 from closure_jax.training.two_phase import TwoPhase
+from closure_jax.workdir import Checkpoints
 
 
 class Program(Protocol):
@@ -51,11 +52,9 @@ def train(run: Run) -> StochasticClosure:
     phases = experiment.program.phases(experiment)
     checkpoints = run.work.checkpoints("closure")
     try:
-        if processes.on_main(checkpoints.latest) is not None:
-            for phase in phases:
-                print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
-            leaves = jax.tree.map(jnp.asarray, checkpoints.restore(experiment.template()))
-            return experiment.assemble(leaves)
+        finished = _finished(run, phases, checkpoints) if processes.on_main(checkpoints.latest) is not None else None
+        if finished is not None:
+            return finished
         _check_order(phases, run)
         trained: dict[str, Params] = {}
         for phase in phases:
@@ -65,6 +64,26 @@ def train(run: Run) -> StochasticClosure:
     finally:
         checkpoints.close()
     return experiment.assemble(leaves)
+
+
+def _finished(run: Run, phases: list[Phase], checkpoints: Checkpoints) -> StochasticClosure | None:
+    """The closure that is there; None where it can't be read, which is said, and its last phase can make it again.
+
+    Raises:
+      UserError: it can't be read, and there is no such phase.
+    """
+    try:
+        leaves = jax.tree.map(jnp.asarray, checkpoints.restore(run.experiment.template()))
+    except UserError:
+        if not (phases and processes.on_main(lambda: run.work.has_begun(phases[-1].name))):
+            raise
+        print(
+            f"the finished closure in '{run.work.path}' can't be read: it is made again from the checkpoints of its phases"
+        )
+        return None
+    for phase in phases:
+        print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
+    return run.experiment.assemble(leaves)
 
 
 def _check_order(phases: list[Phase], run: Run) -> None:
