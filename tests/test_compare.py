@@ -532,11 +532,13 @@ def test_everything_is_written(folders, tmp_path, capsys):
     ]
 
 
-def test_the_page_of_results_is_that_of_the_summaries_beside_it(tmp_path):
+@pytest.mark.parametrize("folder", ["docs", "docs/les"])
+def test_the_page_of_results_is_that_of_the_summaries_beside_it(folder, tmp_path):
     """A sentence or a figure without a summary behind it would be in one page and not in the other."""
-    kept = sorted((REPOSITORY / "docs" / "results" / "runs").glob("*.json"))
+    kept = sorted((REPOSITORY / folder / "results" / "runs").glob("*.json"))
     assert compare.main([*map(str, kept), f"--output={tmp_path}"]) == 0
-    assert (tmp_path / "results.md").read_text() == (REPOSITORY / "docs" / "results.md").read_text()
+    assert (tmp_path / "results.md").read_text() == (REPOSITORY / folder / "results.md").read_text()
+    assert all(file.stat().st_size < 30_000 for file in kept)
 
 
 def test_a_run_from_before_a_field_joins_those_of_its_old_value(tmp_path):
