@@ -207,7 +207,9 @@ def test_the_windows_must_fit_the_rule_and_the_trajectories():
         ("program.leads=200", "--config.program.leads=200: expected fewer than the 40 snapshots"),
     ):
         assert said in refusal(experiment_of, "cs_ga_online", text)
-    said = refusal(experiment_of, "les_cs_online", "data.snapshot_every=5")  # 0.05, and steps of 0.02
+    eddies = config.load(f"{REPOSITORY / 'experiments' / 'les_cs_online'}.py:tiny")
+    config.override(eddies, ["data.snapshot_every=5"])  # 0.05, and steps of 0.02
+    said = refusal(config.build, eddies)
     assert said.startswith("--config.data.snapshot_every=5: a snapshot each 0.05, expected a whole number of periods")
     with_joint = experiment_of("cs_joint")
     names = [phase.name for phase in with_joint.program.phases(with_joint)]
