@@ -211,6 +211,7 @@ def test_the_windows_must_fit_the_rule_and_the_trajectories():
     config.override(eddies, ["data.snapshot_every=5"])  # 0.05, and steps of 0.02
     said = refusal(config.build, eddies)
     assert said.startswith("--config.data.snapshot_every=5: a snapshot each 0.05, expected a whole number of periods")
+    assert "each = 1 step, with" in said  # a rule without a field of that name
     with_joint = experiment_of("cs_joint")
     names = [phase.name for phase in with_joint.program.phases(with_joint)]
     assert names == ["joint", "online"]

@@ -78,8 +78,9 @@ class Online(Optimisation):
         """What the experiment has to have, see `config.rules`."""
         period, interval = self.period or experiment.coupling.period, experiment.simulation().interval()
         solver = experiment.problem.solver()
-        named = "program.period" if self.period else "coupling.period"
         rule: Any = experiment.coupling
+        has_period = "period" in {field.name for field in dataclasses.fields(rule)}
+        named = "program.period" if self.period else "coupling.period" if has_period else "each"
         snapshots = len(experiment.simulation().snapshot_times())
         return [
             (
@@ -89,10 +90,11 @@ class Online(Optimisation):
             (
                 solver is None or _is_whole(interval / (period * solver.dt)),
                 f"data.snapshot_every={experiment.data.snapshot_every}: a snapshot each {interval:g}, expected a whole number of"
-                f" periods of the solver, {named} = {period} steps, with program.kind = online, whose windows are snapshots",
+                f" periods of the solver, {named} = {period} step{'s' if period > 1 else ''}, with program.kind = online, whose"
+                " windows are snapshots",
             ),
             (
-                self.period == 0 or "period" in {field.name for field in dataclasses.fields(rule)},
+                self.period == 0 or has_period,
                 f"program.period={self.period}: expected 0 with coupling.kind = {experiment.config.coupling.kind}, which has no"
                 " period to set",
             ),
