@@ -570,7 +570,7 @@ def test_a_summary_of_a_long_rollout_has_some_of_its_times():
     own = {"crps": time, "spectrum_error": 0.1, "coverage": {"50": time}}
     whole = {"time": time, "coupling": {"drag": time}, "baselines": {"none": own}} | own
     kept = summaries._with_fewer_times({"a_posteriori": whole})["a_posteriori"]
-    assert kept["time"] == [*range(11), 17, 23, 30, 37, 43, 50]
+    assert kept["time"] == [*range(11), 17, 23, 25, 30, 37, 43, 50]
     assert kept["crps"] == kept["coverage"]["50"] == kept["baselines"]["none"]["crps"] == kept["time"]
     assert kept["coupling"]["drag"] == time and kept["spectrum_error"] == 0.1
     short = {"a_posteriori": {"time": time[:21], "crps": time[:21]}}
@@ -708,6 +708,14 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
         results["a_posteriori"]["baselines"] = baselines
         paths.append(write_run(tmp_path / latent, "flow_matching", latent, results=results))
     (table,) = (rollout.rollout_table(models_of(*paths)),)
+    whole, some = {}, [place for place in range(51) if place < 11 or place in (17, 23, 25, 50)]
+    for name, places in (("whole", range(51)), ("some", some)):  # a run, and what its summary keeps of a long rollout
+        results = make_results("mp", 0)
+        curve = [float(place) for place in places]
+        results["a_posteriori"] |= {"time": curve, "relative_error": curve}
+        run = write_run(tmp_path / name, "flow_matching", "mp", results=results)
+        whole[name] = comparison_tables.as_text(rollout.rollout_table(models_of(run))).rows[0]
+    assert whole["whole"] == whole["some"] and whole["some"][2] == "25"
     rows = comparison_tables.as_text(table).rows
     assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
     assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "1250"]  # by member

@@ -169,9 +169,7 @@ def judge(
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}
     named: dict[str, Any] = {**arrays}
-    content = (
-        io.BytesIO()
-    )  # an archive that is written to a file is written in many small pieces, each of which may fail
+    content = io.BytesIO()  # to a file an archive goes in many small pieces
     np.savez_compressed(content, **named)
     with files.aside(work.path / "arrays.npz") as partial:
         partial.write_bytes(content.getvalue())

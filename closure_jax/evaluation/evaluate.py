@@ -28,7 +28,7 @@ from closure_jax.parallel import devices
 from closure_jax.training.phase import Run
 from closure_jax.workdir import JUDGED_FIELDS, WorkDir, provenance
 
-OF_ROLLOUTS = tuple(field.removeprefix("problem.") for field in JUDGED_FIELDS if field.startswith("problem."))
+_ROLLOUT_FIELDS = tuple(field.removeprefix("problem.") for field in JUDGED_FIELDS if field.startswith("problem."))
 """Fields of problems that change rollouts and no data."""
 
 
@@ -39,7 +39,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     judged = {"evaluation": stored["evaluation"], "sampler": stored["sampler"], "coupling": stored["coupling"]}
     if stored["coupling"].get("white_noise"):
         judged["white_noise"] = "of each further step"  # before it was of each draw
-    judged |= {name: stored["problem"][name] for name in OF_ROLLOUTS if name in stored["problem"]}
+    judged |= {name: stored["problem"][name] for name in _ROLLOUT_FIELDS if name in stored["problem"]}
     return judged | {"rollout_t_max": stored["transport"].get("rollout_t_max"), "measures": measures.VERSION}
 
 

@@ -26,7 +26,6 @@ CAPTIONS = {
 }
 """How to read each figure, by name."""
 
-
 _MOST_BASELINES = 5  # lines in a figure
 
 
@@ -127,7 +126,7 @@ def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimat
         return interval([number(measures(run), *path) for run in model.runs])
 
     time = look_up(model.runs[0].results, "a_posteriori", "time") or []
-    places = [1, len(time) // 2, -1] if len(time) > 1 else []
+    places = [1, _middle(time), -1] if len(time) > 1 else []
     errors = [estimate("relative_error", place) for place in places] or [None] * 3
     cost = interval(
         [
@@ -140,6 +139,13 @@ def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimat
         ]
     )
     return [*errors, estimate("spread", -1), estimate("crps", -1), estimate("finite_fraction"), cost]
+
+
+def _middle(time: Sequence[Any]) -> int:
+    """Place of the middle of a rollout, by time: a summary has some of its times alone; the later of two as near."""
+    if not all(isinstance(one, int | float) for one in time):
+        return len(time) // 2
+    return min(reversed(range(len(time))), key=lambda place: abs(time[place] - time[-1] / 2))
 
 
 @style.small_png

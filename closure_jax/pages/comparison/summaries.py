@@ -4,7 +4,7 @@
  "config", "results", "provenance": as the run's own files, of places on its machine only the last part;
  "curves": {phase: {"step", "loss", "validation_loss"}}, some thirty points of each; "arrays": spectra, by name}
 
-Of a rollout of more than 25 times the first eleven are kept, and six of the others.
+Of a rollout of more than 25 times the first eleven are kept, the middle one, and six of the others.
 """
 
 import dataclasses
@@ -27,11 +27,8 @@ ARRAYS = ("energy_truth", "energy_model", "energy_no_closure", "noise_spectrum_"
 _DIGITS = 7  # of a number: more than any seed leaves alike
 _NEAR_ONE, _DECIMALS = 1e-2, 12
 _POINTS = 30
-_TIMES, _FIRST, _LATER = (
-    25,
-    11,
-    6,
-)  # of a rollout: all are kept of no more; of more, so many from the start and of the others
+_TIMES = 25  # of a rollout: all are kept of no more
+_FIRST, _LATER = 11, 6  # times kept of more, from the start and after, beside the middle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +100,7 @@ def _with_fewer_times(results: dict[str, Any]) -> dict[str, Any]:
     if count <= _TIMES:
         return results
     later = np.linspace(_FIRST - 1, count - 1, _LATER + 1).round().astype(int)[1:]
-    places = [*range(_FIRST), *later.tolist()]
+    places = sorted({*range(_FIRST), count // 2, *later.tolist()})
 
     def kept(value: Any) -> Any:
         if isinstance(value, Mapping):
