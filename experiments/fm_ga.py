@@ -14,6 +14,7 @@ from closure_jax.config import base, use
 def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """What differs from the preset in `config/presets.py`."""
     config = base(preset)
-    use(config, "latent", "ga", weight=1e-3, zeta=1.0, pairs="neighbours", knn=10, diffusion_time=10)
+    weight = 0.1 if preset == "medium" else 1e-3  # whose latents have a term to mend
+    use(config, "latent", "ga", weight=weight, zeta=1.0, pairs="neighbours", knn=10, diffusion_time=10)
     use(config, "transport", "flow_matching")
     return config
