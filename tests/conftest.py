@@ -6,8 +6,9 @@ import os
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes of tests share a GPU
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA refuses a flag that it does not know
-    # More than halves the time of compilation on a CPU, for the processes that tests start too.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    # Halve the time of compilation on a CPU, and take a third of what is left, for the processes that tests start too.
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 import jax
 import jaxtyping
@@ -83,16 +84,19 @@ def unrendered(monkeypatch):
 def compiled(tmp_path_factory):
     """What XLA compiled for one test serves the next, and the processes that tests start: many make the same programs anew.
 
-    Each worker has a folder of its own, since jax does not write an entry at once: another worker could read half of one.
+    All workers share a folder: jax locks one whose size is limited, since it does not write an entry at once.
     """
-    folder = str(tmp_path_factory.getbasetemp() / "compiled")
+    session = tmp_path_factory.getbasetemp()
+    folder = str((session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "compiled")
     jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_max_size", 2**34)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # The tests run a program few times: to optimise it takes as long as the rest of its compilation.
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_traceback_in_locations_limit", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**34))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")

@@ -41,7 +41,7 @@ DRAWN = ("fork_problem", "fork_measure")
 
 TRAIN = """
 import json, sys
-from closure_jax.commands import train
+from closure_jax.commands import main
 from closure_jax.evaluation import a_priori
 from closure_jax.pages.run import report
 folder, drawn, options, *names = (json.loads(text) for text in sys.argv[1:])
@@ -49,8 +49,8 @@ draw, ended = report.write_report, {}
 a_priori._milliseconds = lambda *arguments: 1.0  # to time a call is to compile it, and nothing is said of times
 for name in names:
     report.write_report = draw if name in drawn else lambda *arguments: None
-    arguments = [f"--config=experiments/{name}.py:tiny", *options]
-    ended[name] = [train.main([*arguments, "--dry_run"]), train.main(arguments)]
+    arguments = [f"experiments/{name}.py:tiny", *options]
+    ended[name] = [main([*arguments, "--dry_run"]), main(arguments)]
 print("ended:", json.dumps(ended))
 """
 """One interpreter prints what each run would cost, and runs."""
@@ -58,7 +58,7 @@ print("ended:", json.dumps(ended))
 JUDGE = """
 import json, sys, jax, jax.numpy as jnp, numpy as np
 import closure_jax as cj
-from closure_jax.commands import train
+from closure_jax.commands import main
 from closure_jax.evaluation import a_posteriori, a_priori
 from closure_jax.pages.run import report
 folder, drawn, options, *names = (json.loads(text) for text in sys.argv[1:])
@@ -72,7 +72,7 @@ for name in names:
     closure = cj.load(work)
     sample = closure(jax.random.key(0), jnp.zeros((2, 32, 32)))
     fits = sample.shape == (2, 32, 32) and bool(np.isfinite(sample).all())
-    judged = train.main([f"--config=experiments/{name}.py:tiny", "--mode=evaluate", "--config.sampler.steps=3"])
+    judged = main([f"experiments/{name}.py:tiny", "--mode=evaluate", "--config.sampler.steps=3"])
     ended[name] = [fits, judged, cj.StochasticClosure.load(work).steps]
 print("ended:", json.dumps(ended))
 """

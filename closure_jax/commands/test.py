@@ -13,7 +13,7 @@ def _command(arguments: Sequence[str]) -> None:
     home = commands.home()
     if not (home / "tests").is_dir():
         raise UserError(f"'{home.resolve()}' has no tests: expected to be started by launch.sh, or in the repository")
-    cli.require("pytest", "xdist", "beartype")
+    cli.require("pytest", "xdist", "beartype", "filelock")
     options = [text for text in arguments if text not in ("--quick", "--faults")]
     if "--quick" in arguments:
         options = ["-m", "not slow", *options]
