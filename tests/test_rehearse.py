@@ -32,8 +32,18 @@ def test_a_rehearsal_takes_each_phase_scales_it_and_leaves_its_table_alone(tmp_p
     for name, steps in trained.items():
         assert phases[name]["projected_seconds"] == pytest.approx(steps * phases[name]["seconds_per_step"])
         assert phases[name]["note"] == ""  # no batch was cut
+    drawn = phases["a_priori"]
+    assert drawn["note"] == "8 of 32 samples"
+    assert drawn["projected_seconds"] < drawn["seconds_per_step"] + 1  # the samples that lack take milliseconds each
+    geometry = phases["latent_geometry"]  # of 8 of 24 states, and mostly compilation
+    assert geometry["seconds_per_step"] < geometry["projected_seconds"] < 3 * geometry["seconds_per_step"]
     snapshots = 8 * 40  # trajectories, times
     assert content["disk"]["data"] == 2 * 4 * snapshots * 32**2 and content["disk"]["checkpoints"] > 0
+
+
+def test_time_that_compiles_is_counted_once():
+    assert rehearse._covered([]) == 0
+    assert rehearse._covered([(4.0, 5.0), (0.0, 2.0), (0.5, 1.0), (1.5, 3.0)]) == 4.0
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 The job itself runs, in a scratch folder that is removed: the solver at its resolution, networks and batches of their sizes,
 sampler steps, rollouts; but few trajectories, steps, samples and members. What the whole would take is what these took,
-scaled; the memory is that of what ran at once, which the table says. Batches are cut where a step would take longer than a
-few seconds, or more memory than half of what is free.
+scaled, with compilation counted once; the memory is that of what ran at once, which the table says. Batches are cut where a step
+would take longer than a few seconds, or more memory than half of what is free.
 """
 
 import contextlib
 import copy
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.monitoring
 import numpy as np
 
 from closure_jax import config as config_lib
@@ -144,20 +146,48 @@ def _shortened(experiment: Experiment, batches: dict[str, int]) -> Experiment:
 
 
 class _Watched(WorkDir):
-    """A work directory that notes the most memory of each phase that it times."""
+    """A work directory that notes of each phase that it times the most memory, and how long jax traced and compiled in it."""
 
     def __init__(self, path: pathlib.Path):
         super().__init__(path)
         self.peaks: dict[str, int] = {}
+        self.compiling: dict[str, float] = {}
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """As of `WorkDir`."""
         with contextlib.suppress(OSError):  # Linux forgets the peak of before
             pathlib.Path("/proc/self/clear_refs").write_text("5")
-        with super().timed(phase):
+        with super().timed(phase), _compilations() as spans:
             yield
         self.peaks[phase] = max(self.peaks.get(phase, 0), _peak_memory())
+        self.compiling[phase] = self.compiling.get(phase, 0.0) + _covered(spans)
+
+
+@contextlib.contextmanager
+def _compilations() -> Iterator[list[tuple[float, float]]]:
+    """When jax traced, lowered or compiled: (start, end) in seconds; spans lie within others."""
+    spans: list[tuple[float, float]] = []
+
+    def note(event: str, start_time: float, end_time: float, **about: Any) -> None:
+        del about
+        if event.startswith("/jax/core/compile/"):
+            spans.append((start_time, end_time))
+
+    jax.monitoring.register_event_time_span_listener(note)
+    try:
+        yield spans
+    finally:
+        jax.monitoring.unregister_event_time_span_listener(note)
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one span."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def _peak_memory() -> int:
@@ -218,19 +248,37 @@ def _found(experiment: Experiment, short: Experiment, work: _Watched) -> dict[st
         found[phase.name] = Rehearsed(
             whole, work.peaks[phase.name], whole * phase.training.settings.steps, losses, note
         )
+    return found | _judging(experiment, short, work)
+
+
+def _judging(experiment: Experiment, short: Experiment, work: _Watched) -> dict[str, Rehearsed]:
+    """The phases of an evaluation: what compiles, and calls that are timed, are the same in the whole; the rest is scaled."""
+    spent, results, found = work.wall_seconds(), work.results() or {}, {}
     ev, few = experiment.evaluation, short.evaluation
+    if "a_priori" in spent:
+        drawn, whole = few.states * few.samples, ev.states * ev.samples
+        measured = results["a_priori"]
+        of_all = sum(steps["milliseconds_per_sample"] for steps in measured["by_steps"].values()) / 1e3
+        schedules = 1 + len(measured["by_schedule"])
+        seconds = spent["a_priori"] + max(0, whole - drawn) * of_all * schedules
+        note = f"{drawn:,} of {whole:,} samples"
+        found["a_priori"] = Rehearsed(spent["a_priori"], work.peaks["a_priori"], seconds, note=note)
     members = ev.rollout_states * ev.rollout_members
-    beside = f"memory of {_MEMBERS} members at once, not {min(members, ev.rollout_chunk)}"
+    beside = f"{_MEMBERS} of {members} members, {few.rollout_time:g} of {ev.rollout_time:g} time units"
+    beside += f"; memory of {_MEMBERS} members at once, not {min(members, ev.rollout_chunk)}"
     beside += "; without the runs of `turnovers`" if ev.turnovers else ""
-    scales = {
-        "a_priori": ((ev.states * ev.samples) / (few.states * few.samples), ""),
-        "latent_geometry": ((ev.geometry_states / few.geometry_states) ** 2, ""),
-        "a_posteriori": (members * ev.rollout_time / _MEMBERS, beside),
+    cut = {
+        "latent_geometry": (
+            ev.geometry_states / few.geometry_states,
+            f"{few.geometry_states} of {ev.geometry_states} states",
+        ),
+        "a_posteriori": (members * ev.rollout_time / (_MEMBERS * few.rollout_time), beside),
     }
-    for name, (scale, note) in scales.items():
+    for name, (scale, note) in cut.items():
         if name in spent:
-            note = "; ".join(["compilation is scaled too", *([note] if note else [])])
-            found[name] = Rehearsed(spent[name], work.peaks[name], spent[name] * scale, note=note)
+            compiling = min(work.compiling[name], spent[name])
+            seconds = compiling + scale * (spent[name] - compiling)
+            found[name] = Rehearsed(spent[name], work.peaks[name], seconds, note=note)
     return found
 
 
