@@ -18,7 +18,7 @@ def _command(arguments: Sequence[str]) -> None:
     if "--quick" in arguments:
         options = ["-m", "not slow", *options]
     if "--faults" in arguments:  # hours of runs, two at a time: not among those that pytest finds by itself
-        options = ["tests/faults/full.py", "-s", *options]
+        options = ["tests/faults/full.py", "-s", "-n0", *options]  # workers of pytest would keep the progress
     os.chdir(home)
     # In a process of its own, which has imported nothing of the package when the tests are collected. Its -m puts the
     # repository on Python's path, in front of what is installed.
