@@ -330,8 +330,20 @@ def test_the_best_setting_has_the_least_crps(tmp_path):
     results["a_priori"]["by_steps"]["2"]["over_floor"] = 1.0
     results["a_priori"]["by_steps"]["50"]["crps_ratio"] = None
     (model,) = models_of(write_run(tmp_path / "a", "flow_matching", "ga", results=results))
-    assert model.best_steps == 5
+    assert model.best_steps == 5 and not model.chosen_apart
+    assert _cells("best steps", model) == ["5 (test states)"] * 2
     assert model.nearest_steps(20) == 10 and model.nearest_steps(25) == 50
+    for steps, found in results["a_priori"]["by_steps"].items():
+        found["validation_crps"] = 0.1 + abs(int(steps) - 10)
+    (model,) = models_of(write_run(tmp_path / "b", "flow_matching", "ga", results=results))
+    assert model.best_steps == 10 and model.chosen_apart
+    assert _cells("best steps", model) == ["10"] * 2
+
+
+def _cells(column: str, model: comparison.Model) -> list[str]:
+    """What the tables that have a column say of a model there."""
+    tables = [comparison_tables.as_text(table) for table in comparison_tables.model_tables([model]).values()]
+    return [table.rows[0][table.head.index(column)] for table in tables if column in table.head]
 
 
 # --- published figures -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from closure_jax.coupling import Fresh
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure
 from closure_jax.data.dataset import Dataset, Normalisation
-from closure_jax.evaluation import a_posteriori, evaluate, measures, metrics, reference
+from closure_jax.evaluation import a_posteriori, a_priori, evaluate, measures, metrics, reference
 from closure_jax.physics import spectral
 from closure_jax.problems import Kolmogorov
 from closure_jax.problems.base import Law, Solver
@@ -126,6 +126,23 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
     with pytest.raises(ValueError, match="expected a problem with a solver"):
         settings = reference.Settings(2, 4, 0.3, 1, 50)
         a_posteriori.evaluate(Toy(solved=False), Fresh(), dataset, NoClosure(), 0, settings)
+
+
+@pytest.mark.slow
+def test_a_number_of_steps_is_chosen_on_states_that_judge_nothing(dataset, untrained):
+    _, closure = untrained
+    other = dataset.closure | {"validation": 3 + dataset.closure["validation"]}
+    runs = [
+        a_priori.evaluate(Toy(solved=False), data, closure, 0, 4, 4, (1, 2))[0]["by_steps"]
+        for data in (dataset, dataclasses.replace(dataset, closure=other))
+    ]
+    for one, moved in zip(*(run.values() for run in runs), strict=True):
+        assert 0 < one["validation_crps"] < moved["validation_crps"]
+        named = [name for name in one if "milliseconds" not in name and name != "validation_crps"]
+        assert json.dumps([one[name] for name in named]) == json.dumps([moved[name] for name in named])  # nan is nan
+    alone = a_priori.evaluate(Toy(solved=False), dataset, closure, 0, 4, 4, (2,))[0]["by_steps"]["2"]
+    assert "validation_crps" not in alone  # nothing to choose
+    assert alone["crps"] == pytest.approx(runs[0]["2"]["crps"], rel=1e-4)  # the samples are those of before
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from closure_jax import files
 from closure_jax.bench import cost, roofline
 from closure_jax.config import Experiment
 from closure_jax.errors import UserError, check
+from closure_jax.evaluation.a_priori import held_states
 from closure_jax.latent import distances
 from closure_jax.pages.tables import Table, duration
 from closure_jax.parallel import devices
@@ -256,7 +257,7 @@ def _judging(experiment: Experiment, short: Experiment, work: _Watched) -> dict[
     spent, results, found = work.wall_seconds(), work.results() or {}, {}
     ev, few = experiment.evaluation, short.evaluation
     if "a_priori" in spent:
-        drawn, whole = few.states * few.samples, ev.states * ev.samples
+        drawn, whole = ((one.states + held_states(one.states, one.steps)) * one.samples for one in (few, ev))
         measured = results["a_priori"]
         of_all = sum(steps["milliseconds_per_sample"] for steps in measured["by_steps"].values()) / 1e3
         schedules = 1 + len(measured["by_schedule"])

@@ -25,15 +25,21 @@ _EXAMPLES = 3  # states shown in full
 _SHOWN = 2  # samples of each
 _BLOCK = 256  # fields sampled at once
 _TIMED = 64  # fields in one timed call
+_HELD = 4  # states that are judged for each one of the validation split, by which a number of steps is chosen
 _PATH_STEPS = 50  # sampler steps of the paths whose length is measured
 
 
-def test_states(dataset: Dataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spread_states(dataset: Dataset, count: int, split: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(time, vorticity, closure) of `count` states spread evenly over time, trajectories in turn: (count,), (count, n, n)."""
-    trajectories, snapshots = dataset.vorticity["test"].shape[:2]
+    trajectories, snapshots = dataset.vorticity[split].shape[:2]
     columns = np.round(np.linspace(0, snapshots - 1, count)).astype(int)
     rows = np.arange(count) % trajectories
-    return dataset.time[columns], dataset.vorticity["test"][rows, columns], dataset.closure["test"][rows, columns]
+    return dataset.time[columns], dataset.vorticity[split][rows, columns], dataset.closure[split][rows, columns]
+
+
+def held_states(states: int, steps: Sequence[int]) -> int:
+    """States of the validation split that are sampled beside `states` test states: none where no number of steps is chosen."""
+    return max(1, states // _HELD) if len(steps) > 1 else 0
 
 
 def evaluate(
@@ -48,6 +54,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_priori` part of results.json, and arrays for the report.
 
+    Numbers of sampler steps have a `validation_crps` too, by which one may be chosen without the states that judge it.
+
     Args:
       problem: knows the law of the closure, or does not: what needs it is then left out.
       dataset: test trajectories.
@@ -58,20 +66,24 @@ def evaluate(
       steps: numbers of sampler steps, each judged by itself.
       measures: beside those of the tables, by name.
     """
-    times, vorticity, truth = test_states(dataset, states)
+    times, vorticity, truth = spread_states(dataset, states)
     law = problem.law(vorticity)
     known = None if law is None else JudgingLaw(law, truth)
     by_steps, spectra = {}, []
     arrays: dict[str, np.ndarray] = {}
-    sampler = Sampler(model, seed, vorticity, samples, max(steps))
+    chosen_by = held_states(states, steps)
+    _, held, held_truth = spread_states(dataset, chosen_by, "validation")
+    sampler = Sampler(model, seed, np.concatenate([vorticity, held]), samples, max(steps))
     shown = min(steps, key=lambda n: abs(n - model.steps))
     schedules = model.transport.schedules()
     schedule, *others = schedules
     bar = progress.bar(len(steps), "a priori", "setting")
     for count in steps:
-        drawn = sampler.draw(count)
+        drawn, drawn_held = np.split(sampler.draw(count), [states])
         spectra.append(metrics.deviation_spectrum(drawn))
         by_steps[str(count)] = judge(drawn, truth, vorticity, known, measures) | sampler.milliseconds(count)
+        if chosen_by:
+            by_steps[str(count)]["validation_crps"] = metrics.ensemble_crps(drawn_held, held_truth[:, None])
         if count == shown:
             arrays |= {"a_priori_steps": np.array(count)} | _examples(times, vorticity, truth, law, drawn)
         bar.update()

@@ -255,7 +255,7 @@ def reference(
 
     facts = settings.facts() | {"seed": seed}
     truth, second = made() if shared is None else shared.runs(list(keys), facts, made)
-    endured = a_priori.test_states(dataset, _ENDURED)[1]
+    endured = a_priori.spread_states(dataset, _ENDURED)[1]
     start = float(dataset.time[column])
     return Reference(problem, initial, windows, settings, start, truth, second, endured, kept, shared)
 

@@ -153,16 +153,22 @@ class Model:
 
     @functools.cached_property
     def best_steps(self) -> int | None:
-        """The number of sampler steps with the least mean CRPS, over the exact one where that is known.
+        """The number of sampler steps with the least mean CRPS on states of the validation split, see `chosen_apart`.
 
-        Of runs without any CRPS the one with the least error against the truth; None where that is unknown too.
+        Of runs without one that on the test states, over the exact one where it is known, or else with the least error against
+        the truth; None where that is unknown too.
         """
-        for measure in ("crps_ratio", "crps", "relative_error"):
+        for measure in ("validation_crps", "crps_ratio", "crps", "relative_error"):
             scores = {steps: self.at(steps, measure) for steps in self.steps}
             known = {steps: score.mean for steps, score in scores.items() if score is not None}
             if known:
                 return min(known, key=lambda steps: known[steps])
         return None
+
+    @property
+    def chosen_apart(self) -> bool:
+        """Whether the best number of steps was chosen on other states than those that judge it, or there is but one."""
+        return len(self.steps) < 2 or self.at(self.best_steps, "validation_crps") is not None
 
     def nearest_steps(self, steps: int) -> int | None:
         """The measured number of sampler steps nearest to `steps` by ratio."""
