@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, built, refusal
 
+from closure_jax import config
 from closure_jax.bench import cost, measure, roofline, table
 from closure_jax.bench import rows as benchmarks
 from closure_jax.commands import bench
@@ -75,6 +76,22 @@ def test_bytes_are_what_is_read_and_written():
 def test_the_floor_is_the_slower_of_the_two_limits():
     assert RATES.floor(1e11, 1e9) == 1.0 and RATES.floor(1e9, 1e10) == 1.0
     assert 1e8 < roofline.triad_bandwidth(2**20, trials=2) < 1e13
+
+
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "stored"), [("fm_physical", 256), ("fm_physical", 32), ("les_mse_physical", 32)])
+def test_steps_of_a_large_grid_are_counted_on_a_smaller_one(monkeypatch, name, stored):
+    c = config.load(f"{REPOSITORY / 'experiments' / name}.py:tiny")
+    config.override(c, ["problem.resolution=256", f"data.resolution={stored}"])
+    experiment = config.build(c)
+    whole = cost.phases_of(experiment)
+    monkeypatch.setattr(cost, "_COUNTED", 64)
+    less = cost.phases_of(experiment)
+    assert cost._on_less(experiment.problem).resolution == 64
+    for phase, counted in zip(whole, less, strict=True):
+        assert counted.work == pytest.approx(phase.work, rel=0.2), phase.name
+        assert counted.memory == pytest.approx(phase.memory, rel=0.05), phase.name
 
 
 @pytest.mark.slow

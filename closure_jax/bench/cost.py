@@ -4,7 +4,9 @@ Operations are counted on the traced programs, see `roofline`; the time divides 
 here.
 """
 
+import contextlib
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -16,9 +18,10 @@ from closure_jax.bench import roofline
 from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Dynamics
+from closure_jax.errors import UserError
 from closure_jax.pages.tables import Table
 from closure_jax.parallel import devices
-from closure_jax.problems.base import System
+from closure_jax.problems.base import Problem, System
 from closure_jax.training import steps
 
 # Shares of the matrix rate that programs reach: on two CPU cores of 195 GFLOP/s, phases of `fm_ga:small` then agree with their
@@ -27,6 +30,9 @@ _TRAINING_SHARE = 0.2
 _SAMPLING_SHARE = 0.35
 _SOLVER_SHARE = 0.07
 _TRACED = 8  # members of a solver step whose operations are counted
+_COUNTED = (
+    1024  # points on a side of the largest grid on which they are: the constants of a step are arrays of its grid
+)
 
 
 def summary(experiment: Experiment) -> str:
@@ -69,10 +75,11 @@ def phases_of(experiment: Experiment) -> list[Phase]:
     data, dt = experiment.data, experiment.problem.dt
     stored = data.trajectories * len(experiment.simulation().snapshot_times())
     dataset = 2 * stored * _field_bytes(experiment)
-    system, solver_steps = experiment.problem.reference(), round(data.end / dt)
+    less = _on_less(experiment.problem)
+    system, solver_steps = less.reference(), round(data.end / dt)
     rows = []
     if system is not None and not data.path:
-        operations, state = _step_cost(system)
+        operations, state = _step_cost(system, experiment.problem, less)
         simulated = 10 * state * min(data.chunk, data.trajectories)
         work = operations * data.trajectories * solver_steps / _SOLVER_SHARE
         rows.append(Phase("data", stored, solver_steps, dataset + simulated, work))
@@ -102,20 +109,44 @@ def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
             "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, operations / _SAMPLING_SHARE
         )
     ]
-    truth, closed = problem.truth(), problem.solver()
+    less = _on_less(problem)
+    truth, closed = less.truth(), less.solver()
     if closed is None or truth is None:
         return rows
     members = ev.rollout_states * ev.rollout_members
     true_steps, closed_steps = round(ev.rollout_time / problem.dt), round(ev.rollout_time / closed.dt)
-    solver = (
-        2 * _truth_operations(truth, experiment.data.resolution) / _SOLVER_SHARE
-    )  # the model's and the true ensemble
+    solver = 2 * _truth_operations(truth, problem, less) / _SOLVER_SHARE  # the model's and the true ensemble
     sample = encode + decode + ev.rollout_sampler_steps * network
     sample *= getattr(experiment.coupling, "draws", 1)  # a rule may need several in each period
     sample /= experiment.coupling.period * _SAMPLING_SHARE
     memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
     work = members * (true_steps * solver + closed_steps * sample)
     return [*rows, Phase("a_posteriori", members, closed_steps, memory, work)]
+
+
+def _on_less(problem: Problem) -> Problem:
+    """The problem on grids of at most `_COUNTED` points a side, where it is a dataclass of such two."""
+    while getattr(problem, "resolution", 0) > _COUNTED:
+        for stored in (problem.stored_resolution, problem.stored_resolution // 2):
+            one: Any = problem
+            with contextlib.suppress(TypeError, UserError):  # other fields than these, or grids that do not fit
+                one = dataclasses.replace(one, resolution=one.resolution // 2, stored_resolution=stored)
+                one.reference()
+                break
+        else:
+            return problem
+        problem = one
+    return problem
+
+
+def _dearer(problem: Any, less: Any, state: Any) -> tuple[float, float]:
+    """How many times a step of a Fourier solver takes the operations, and the memory, of one that has this state on less."""
+    side = max(leaf.shape[-2] for leaf in jax.tree.leaves(state))
+    if problem is less:
+        return 1.0, 1.0
+    fine = side == less.resolution
+    ratio = problem.resolution / less.resolution if fine else problem.stored_resolution / less.stored_resolution
+    return ratio**2 * math.log(ratio * side) / math.log(side), ratio**2
 
 
 def _field_bytes(experiment: Experiment) -> int:
@@ -126,23 +157,24 @@ def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _step_cost(system: System) -> tuple[float, float]:
-    """Operations of one step of one trajectory, closure and noise included, and bytes of its state."""
+def _step_cost(system: System, problem: Problem, less: Problem) -> tuple[float, float]:
+    """Operations of one step of one trajectory of a problem, and bytes of its state, by the system of that on less."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
     state = jax.eval_shape(system.initial, keys)
     operations = roofline.operations(lambda keys, state: system.advance(keys, state, 0, 1), keys, state)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return operations / _TRACED, size / _TRACED
+    dearer, larger = _dearer(problem, less, state)
+    return dearer * operations / _TRACED, larger * size / _TRACED
 
 
-def _truth_operations(truth: Dynamics, resolution: int) -> float:
-    """Operations of one solver step of one member of the true ensemble."""
+def _truth_operations(truth: Dynamics, problem: Problem, less: Problem) -> float:
+    """Operations of one solver step of one member of the true ensemble of a problem, by that on less."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (_TRACED, 1)))
-    vorticity = jax.ShapeDtypeStruct((_TRACED, 1, resolution, resolution), jnp.float32)
+    vorticity = jax.ShapeDtypeStruct((_TRACED, 1, *[less.stored_resolution] * 2), jnp.float32)
     state = jax.eval_shape(truth.begin, keys, vorticity)
     period = truth.period
     operations = roofline.operations(lambda keys, state: truth.advance(keys, state, 0, period), keys, state)
-    return operations / (_TRACED * period)
+    return _dearer(problem, less, state)[0] * operations / (_TRACED * period)
 
 
 def _training_cost(loss: steps.Loss, params: Any, batch: dict[str, Any]) -> tuple[float, float]:
