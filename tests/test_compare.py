@@ -197,6 +197,39 @@ def write_holding(path: Path) -> Path:
     return path
 
 
+def write_sizes(path: Path) -> Path:
+    """A study of sizes: latents of two seeds lose the distances of H below 16 points a side, GA half as much."""
+    points = [
+        {
+            "latent": latent,
+            "resolution": size,
+            "seed": seed,
+            "whole": whole,
+            **{f"distance_ratio_spread_{field}": loss * (16 / size - 0.9) * (1 + 0.1 * seed) for field, loss in losses},
+            **{
+                f"{name}_{field}": 0.99
+                for name in ("distance_rank_correlation", "trustworthiness")
+                for field, _ in losses
+            },
+            **{f"{name}_{field}": 0.02 for name in ("distortion", "reconstruction") for field, _ in losses},
+            **({"over_floor": 1.1, "crps_ratio": 1.2} if whole else {}),
+        }
+        for latent, size, whole, factor in (
+            ("recon", 16, False, 1.0),
+            ("recon", 8, False, 1.0),
+            ("recon", 8, True, 1.0),
+            ("ga", 8, True, 0.5),
+        )
+        for losses in [(("vorticity", 0.01 * factor), ("closure", 0.1 * factor))]
+        for seed in (0, 1)
+    ]
+    path.mkdir(parents=True)
+    (path / "study.json").write_text(
+        json.dumps({"kind": "latent_size", "preset": "medium", "chosen": 8, "points": points})
+    )
+    return path
+
+
 def models_of(*paths: Path) -> list[comparison.Model]:
     return comparison.gather(reading.read(paths)[0])
 
@@ -835,6 +868,20 @@ def test_a_study_of_holding_has_a_row_for_each_rule_and_period_and_no_claims(tmp
     )
     assert rows[3].startswith("| cs_ga, scaled | 4 |") and rows[3].endswith("| 0.00100 | 1 | 1 | 2 |")
     assert len(rows) == 8 and rows[7].startswith("| oracle, scaled | 4 | 0.000500 | 0.00100 |")
+
+
+@pytest.mark.slow
+def test_a_study_of_sizes_has_a_row_for_each_latent_size_and_field(tmp_path):
+    compare.compare([write_sizes(tmp_path / "study")], tmp_path / "out")
+    assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["latent_size"]
+    text = (tmp_path / "out" / "results.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "² |" in line]
+    assert [row[:3] for row in rows] == [
+        [f"{name}²", field, "2"] for name in ("recon, 16", "recon, 8", "GA, 8") for field in "wH"
+    ]
+    assert rows[3][3].startswith("0.12 ±") and rows[5][3].startswith("0.06 ±")  # of H at 8 points a side
+    assert rows[1][4:6] == ["0.0100", "0.0200"]  # what 0.99 lacks, and the reconstruction
+    assert rows[1][8:] == ["–", "–", "–"] and rows[5][8:] == ["1.100", "–", "1.200"]  # samples of whole runs alone
 
 
 def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch):

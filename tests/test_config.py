@@ -300,7 +300,7 @@ AGAINST = [
         "-2.0",
     ),
     ("paper", "flow_matching", "ga", ["coupling.white_noise=-1.0"], "coupling.white_noise", "-1.0"),
-    ("paper", "flow_matching", "ga", ["autoencoder.latent_resolution=8"], "autoencoder.latent_resolution", "8"),
+    ("paper", "flow_matching", "ga", ["autoencoder.latent_resolution=10"], "autoencoder.latent_resolution", "10"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=20"], "autoencoder.width", "20"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=48"], "autoencoder.width", "48"),
     ("paper", "flow_matching", "ga", ["autoencoder.decay_factor=1"], "autoencoder.decay_factor", "1.0"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 from flax import traverse_util
-from helpers import built
+from helpers import built, refusal
 
 from closure_jax import random
 from closure_jax.errors import UserError
@@ -261,6 +261,22 @@ DECODERS = {
     "published": autoencoder.PublishedDecoder(width=8),
 }
 NETWORK_ROUNDING = 1000  # ten layers, each a sum of a hundred products, with normalisations between
+
+
+@pytest.mark.slow
+def test_a_published_autoencoder_halves_twice_or_more():
+    piece = AUTOENCODERS["published"](latent_resolution=2, width=16)
+    assert piece.latent_shape(16) == (2, 2, 1)
+    encoder, decoder = piece.modules(16)
+    field = standard_normal(2, 16, 16)
+    params = lively(encoder, field)
+    latent = encoder.apply(params, field)
+    assert latent.shape == (2, 2, 2, 1)
+    assert_same(encoder.apply(params, shifted(field, (8, -8))), shifted(latent, (1, -1)), NETWORK_ROUNDING)
+    assert decoder.apply(decoder.init(jax.random.key(0), latent), latent).shape == field.shape
+    assert piece.modules(8)[0] == autoencoder.PublishedEncoder(channels=1, width=16)  # as published
+    for resolution in (4, 12):  # halved once, and not a power of two
+        assert "halves twice or more" in refusal(piece.latent_shape, resolution)
 
 
 def test_every_autoencoder_is_tested():

@@ -1,6 +1,7 @@
 """Sweeps, studies and the demo: plans, refusals, and what ships; a whole sweep runs in test_end_to_end.py."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ from PIL import Image
 
 from closure_jax import config as config_lib
 from closure_jax import pretrained
-from closure_jax.commands import data_efficiency, demo, runs, study, sweep
+from closure_jax.commands import data_efficiency, demo, latent_size, runs, study, sweep
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -68,6 +69,10 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, [study_of, "--latents=physical"], "'physical': expected some of"),
         (study, [study_of, "--config.transport.steps=0"], "--config.transport.steps=0"),
         (study, [study_of, "--seeds=0"], "--seeds=0: expected a whole number above 0"),
+        (study, ["latent_size:tiny", "--sizes=8,x"], "--sizes=8,x: expected whole numbers of at least 2"),
+        (study, ["latent_size:tiny", "--sizes=8,5"], "latent_resolution=5 does not divide"),
+        (study, ["latent_size:tiny", "--latents=physical"], "'physical': expected some of"),
+        (study, ["latent_size:tiny", "--distorted=0"], "--distorted=0.0: expected a number above 0"),
         (study, ["data_efficiency:huge"], "preset 'huge' is unknown: expected paper, medium, small, tiny"),
         (study, [study_of, "--periods=5"], "unrecognized arguments: --periods=5"),
         (study, ["holding:tiny"], "closures bring preset and configuration along"),
@@ -99,6 +104,40 @@ def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch, tmp_path)
     # one of tiny's six training trajectories validates
     assert [run.folder.name for run in asked] == ["fm_ga-2", "fm_ga-5", "fm_mp-2", "fm_mp-5"]
     assert [run.config().data.train_trajectories for run in asked] == [2, 0, 2, 0]
+
+
+def test_a_study_of_sizes_trains_the_others_where_recon_is_distorted(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked, compared = [], []
+    spread = {16: 0.05, 8: 0.2, 4: 0.4}  # of H; w keeps its distances
+
+    def point(run: runs.Run) -> dict[str, float]:
+        size = run.config().autoencoder.latent_resolution
+        return {"distance_ratio_spread_vorticity": 0.01, "distance_ratio_spread_closure": spread[size]}
+
+    monkeypatch.setattr(runs, "run_all", lambda planned, label: asked.append(planned) or planned)
+    monkeypatch.setattr(latent_size, "_point", point)
+    monkeypatch.setattr(latent_size.compare, "compare", lambda folders, output: compared.extend(folders))
+    assert study.main(["latent_size:medium", "--latents=recon,ga", "--seeds=2", "--config.evaluation.samples=8"]) == 0
+    first, second = asked
+    assert [run.folder.name for run in first] == [f"size-{n}{seed}" for n in (16, 8, 4) for seed in ("", "-seed1")]
+    assert [run.folder.name for run in second] == [
+        f"fm_{one}-8{seed}" for one in ("recon", "ga") for seed in ("", "-seed1")
+    ]
+    assert [run.config().network.modes for run in first] == [4, 4, 4, 4, 2, 2]
+    assert [run.config().transport.steps for run in (first[0], second[0])] == [1, 3000]
+    assert {run.config().evaluation.samples for run in (*first, *second)} == {8}
+    autoencoders = [run.config().autoencoder for run in (first[2], second[0])]
+    assert autoencoders[0] == autoencoders[1]  # trained once
+    content = json.loads((tmp_path / "runs" / "latent_size-medium" / "study.json").read_text())
+    assert content["chosen"] == 8 and [point["whole"] for point in content["points"]] == [False] * 6 + [True] * 4
+    assert [path.name for path in compared] == ["latent_size-medium", *(run.folder.name for run in second)]
+    assert "latents of 8^2 points" in capsys.readouterr().out
+    points = [point | {"distance_ratio_spread_closure": 0.05} for point in content["points"]]
+    assert latent_size.chosen(points, 0.1) == 4  # none is distorted
+    assert latent_size.chosen(points, 0.04) == 16
+    points[0]["distance_ratio_spread_closure"] = None  # it has collapsed
+    assert latent_size.chosen(points, 0.1) == 16
 
 
 def test_a_run_is_done_when_its_folder_holds_results_of_its_settings(tmp_path):

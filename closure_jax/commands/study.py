@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from closure_jax import config as config_lib
-from closure_jax.commands import cli, data_efficiency, holding
+from closure_jax.commands import cli, data_efficiency, holding, latent_size
 from closure_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ class Study(Protocol):
         ...
 
 
-STUDIES: dict[str, Study] = {"data_efficiency": data_efficiency, "holding": holding}
+STUDIES: dict[str, Study] = {"data_efficiency": data_efficiency, "holding": holding, "latent_size": latent_size}
 
 
 def _command(arguments: Sequence[str]) -> None:

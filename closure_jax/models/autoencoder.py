@@ -72,21 +72,26 @@ class PublishedEncoder(nn.Module):
     """The encoder of arXiv 2602.17089, of 64 to 256 channels: from n^2 to (n / 4)^2 points.
 
     conv to w, residual to 2w, stride-2 conv, residual to 4w, stride-2 conv, residual, attention (8 heads), residual, group norm
-    and SiLU, conv. w = `width`, published 64.
+    and SiLU, conv. w = `width`, published 64. The published one halves twice; each further of the `halvings` is a residual to 4w
+    and a stride-2 conv more.
     """
 
     channels: int = 1
     width: int = 64
+    halvings: int = 2
     precision: str = "high"  # see `autoencoders`
 
     @nn.compact
-    def __call__(self, field: Float[Array, "batch n n"]) -> Float[Array, "batch n//4 n//4 {self.channels}"]:
+    def __call__(
+        self, field: Float[Array, "batch n n"]
+    ) -> Float[Array, "batch n//{2**self.halvings} n//{2**self.halvings} {self.channels}"]:
         w = self.width
         x = layers.PeriodicConv(w)(field[..., None])
         x = layers.ResidualBlock(2 * w)(x)
         x = layers.PeriodicConv(2 * w, stride=2)(x)
-        x = layers.ResidualBlock(4 * w)(x)
-        x = layers.PeriodicConv(4 * w, stride=2)(x)
+        for _ in range(self.halvings - 1):
+            x = layers.ResidualBlock(4 * w)(x)
+            x = layers.PeriodicConv(4 * w, stride=2)(x)
         x = layers.ResidualBlock(4 * w)(x)
         x = layers.SelfAttention(heads=8)(x)
         x = layers.ResidualBlock(4 * w)(x)
@@ -98,16 +103,20 @@ class PublishedDecoder(nn.Module):
     """The mirror of `PublishedEncoder`, from r^2 to (4 r)^2 points: nearest-neighbour upsampling, attention of 4 heads."""
 
     width: int = 64
+    halvings: int = 2
     precision: str = "high"  # see `autoencoders`
 
     @nn.compact
-    def __call__(self, latent: Float[Array, "batch r r channels"]) -> Float[Array, "batch 4*r 4*r"]:
+    def __call__(
+        self, latent: Float[Array, "batch r r channels"]
+    ) -> Float[Array, "batch {2**self.halvings}*r {2**self.halvings}*r"]:
         w = self.width
         x = layers.PeriodicConv(4 * w)(latent)
         x = layers.ResidualBlock(4 * w)(x)
         x = layers.SelfAttention(heads=4)(x)
-        x = layers.ResidualBlock(4 * w)(x)
-        x = layers.PeriodicConv(4 * w, upsample=True)(x)
+        for _ in range(self.halvings - 1):
+            x = layers.ResidualBlock(4 * w)(x)
+            x = layers.PeriodicConv(4 * w, upsample=True)(x)
         x = layers.ResidualBlock(2 * w)(x)
         x = layers.PeriodicConv(2 * w, upsample=True)(x)
         x = layers.ResidualBlock(w)(x)

@@ -43,10 +43,10 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Residual blocks of 64 to 256 channels, attention, two halvings: arXiv 2602.17089.
+    """Residual blocks of 64 to 256 channels, attention, two halvings: arXiv 2602.17089; smaller latents by further halvings.
 
     Attributes:
-      latent_resolution: points a side of the latent; a quarter of the field's.
+      latent_resolution: points a side of the latent; a quarter of the field's, as published, or an eighth, and so on.
       latent_channels: channels of the latent.
       width: channels after the first convolution.
       precision: of all products but those that resample, one of `layers.PRECISIONS`.
@@ -67,21 +67,26 @@ class Published:
         )
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """(n / 4, n / 4, channels)."""
+        """(r, r, channels)."""
+        halvings = self._halvings(resolution)
         check(
-            resolution == 4 * self.latent_resolution,
-            f"latent_resolution={self.latent_resolution}: the published autoencoder halves twice, expected data.resolution / 4 ="
-            f" {resolution // 4}",
+            halvings >= 2 and resolution == 2**halvings * self.latent_resolution,
+            f"latent_resolution={self.latent_resolution}: the published autoencoder halves twice or more, expected"
+            f" data.resolution / 4 = {resolution // 4}, or a half, a quarter and so on of it",
         )
         return self.latent_resolution, self.latent_resolution, self.latent_channels
 
     def modules(self, resolution: int) -> tuple[nn.Module, nn.Module]:
         """(encoder, decoder)."""
-        del resolution
+        halvings = self._halvings(resolution)
         return (
-            autoencoder.PublishedEncoder(self.latent_channels, self.width, precision=self.precision),
-            autoencoder.PublishedDecoder(self.width, precision=self.precision),
+            autoencoder.PublishedEncoder(self.latent_channels, self.width, halvings, precision=self.precision),
+            autoencoder.PublishedDecoder(self.width, halvings, precision=self.precision),
         )
+
+    def _halvings(self, resolution: int) -> int:
+        """How often the field's grid is halved, at least."""
+        return (resolution // self.latent_resolution).bit_length() - 1
 
 
 @dataclasses.dataclass(frozen=True)

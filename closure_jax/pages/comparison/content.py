@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from closure_jax.evaluation.measures import VERSION
-from closure_jax.pages.comparison import figures, holding, latents, published, rollout, tables
+from closure_jax.pages.comparison import figures, holding, latent_size, latents, published, rollout, tables
 from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
 from closure_jax.pages.page import Block, Details, Paragraph, Picture, Section
@@ -19,10 +19,11 @@ _SEEDS = (
 )
 _CLAIMS = "Claims of the paper"
 _DATA_SECTION = "Training data"
+_SIZE_SECTION = "Size of the latent"
 _HOLDING_SECTION = "How long a draw is held"
 _PROVENANCE = "Provenance"
 
-CAPTIONS = figures.CAPTIONS | rollout.CAPTIONS | holding.CAPTIONS
+CAPTIONS = figures.CAPTIONS | rollout.CAPTIONS | holding.CAPTIONS | latent_size.CAPTIONS
 """How to read each figure, by name."""
 
 _FIGURE_PLACES = {  # under which table a figure stands
@@ -64,6 +65,8 @@ def draw(models: Sequence[Model], studies: Sequence[Study] = ()) -> dict[str, by
         drawn["data_efficiency"] = figures.data_efficiency(shares)
     if held := holding.lines(studies):
         drawn["holding"] = holding.holding(held)
+    if sizes := latent_size.points_of(studies):
+        drawn["latent_size"] = latent_size.latent_size(sizes)
     return drawn
 
 
@@ -91,6 +94,9 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
             shown.append(Section(title, blocks))
     if "data_efficiency" in pictures:
         shown.append(Section(_DATA_SECTION, [_figure("data_efficiency", pictures)]))
+    if "latent_size" in pictures:
+        of_sizes = tables.as_text(latent_size.table(latent_size.points_of(studies)))
+        shown.append(Section(_SIZE_SECTION, [of_sizes, _figure("latent_size", pictures)]))
     if "holding" in pictures:
         shown.append(
             Section(

@@ -10,7 +10,7 @@ from closure_jax.pages.comparison import summaries
 from closure_jax.pages.comparison.runs import Run, Study
 from closure_jax.workdir import WorkDir
 
-STUDY_KINDS = ("data_efficiency", "holding")
+STUDY_KINDS = ("data_efficiency", "holding", "latent_size")
 _REMEDY = "restore it, or evaluate again with --mode=evaluate"
 
 

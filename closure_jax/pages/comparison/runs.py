@@ -67,7 +67,7 @@ class Study:
     """A study.json: its `kind`, points with measures as in results.json, and the preset of their runs, "" where it has none.
 
     A point of data_efficiency has latent, fraction (of the training trajectories), trajectories and seed; one of holding has
-    closure, seed, rule and period.
+    closure, seed, rule and period; one of latent_size has latent, resolution, seed and `whole`.
     """
 
     path: pathlib.Path
