@@ -24,6 +24,23 @@ from closure_jax.errors import UserError
 
 
 @contextlib.contextmanager
+def named(file: pathlib.Path) -> Generator[None, None, None]:
+    """Names the file in an OSError that names none, as that of a write to a disk which is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+def write(file: pathlib.Path, content: bytes) -> None:
+    """Replaces what a file holds; an error names it."""
+    with named(file):
+        file.write_bytes(content)
+
+
+@contextlib.contextmanager
 def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Path, None, None]:
     """Yields the name `file` + '.partial' to write to, and renames it to `file` where the block ends without an error.
 
@@ -38,7 +55,8 @@ def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Pa
     if not begun:
         _delete(partial)
     try:
-        yield partial
+        with named(file):
+            yield partial
     except BaseException as error:
         if begun is None or not isinstance(error, KeyboardInterrupt):
             _delete(partial)
@@ -75,7 +93,7 @@ def vouch(file: pathlib.Path, *contents: bytes) -> None:
         before = [path for pattern in _VOUCHED for path in file.parent.glob(pattern)]
         read = [(path, path.read_bytes()) for path in before]
         known = [_digest(path, part) for path, whole in read for part in (whole, *whole.split(b"\n"))]
-    with open(digests, "a") as target:
+    with named(digests), open(digests, "a") as target:
         # a cut line of a killed process ends here, and does not spoil the next
         target.write("".join(f"\n{digest}" for digest in (*known, *(_digest(file, part) for part in contents))))
 

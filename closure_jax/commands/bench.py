@@ -84,9 +84,8 @@ def _command(arguments: Sequence[str]) -> None:
     print(table.plain(lines))
     if options.docs:
         options.docs.parent.mkdir(parents=True, exist_ok=True)
-        options.docs.write_text(
-            table.markdown(lines, rates, _command_line(options), provenance.revision(), peer), encoding="utf-8"
-        )
+        page = table.markdown(lines, rates, _command_line(options), provenance.revision(), peer)
+        files.write(options.docs, page.encode())
     for path in filter(None, (options.output, options.docs)):
         print(f"written: {path}")
 

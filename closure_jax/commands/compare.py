@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from closure_jax import files
 from closure_jax.commands import cli
 from closure_jax.errors import UserError
 from closure_jax.pages import page
@@ -64,10 +65,10 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         for name in content.CAPTIONS:  # an earlier comparison may have had more
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name, picture in pictures.items():
-            (folder / f"{name}.png").write_bytes(picture)
+            files.write(folder / f"{name}.png", picture)
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text.encode())
         print(f"written: {path}")
 
 

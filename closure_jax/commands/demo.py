@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from closure_jax import pretrained, random
+from closure_jax import files, pretrained, random
 from closure_jax.commands import cli
 from closure_jax.coupling import Coupling, Fresh, ensemble
 from closure_jax.coupling.advance import Coupled
@@ -102,7 +102,7 @@ def _command(arguments: Sequence[str]) -> None:
         "animation_truth": truth.frames,
         "animation_model": learned.frames,
     }
-    file.write_bytes(animation.rollout_animation(arrays))
+    files.write(file, animation.rollout_animation(arrays))
     true_mean = truth.fields[-1].mean(axis=1)
     for name, run in (("with the sampled closure", learned), ("without closure", bare)):
         error = metrics.relative_error(run.fields[-1].mean(axis=1), true_mean)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 from typing import Any
 
 from closure_jax import files
@@ -44,8 +45,6 @@ class MetricsLog:
     """metrics.jsonl and TensorBoard files, one record each call; on process 0, others drop what they are given."""
 
     def __init__(self, folder: pathlib.Path, phase: str, start: int):
-        import tensorboardX  # slow to import, and only training needs it
-
         self.phase = phase
         if not processes.is_main():
             self._file = self._board = None
@@ -57,7 +56,7 @@ class MetricsLog:
                 partial.write_bytes(b"".join(line + b"\n" for line in kept))
         drop_late_complaints()
         self._file = open(file, "a", buffering=1)  # noqa: SIM115
-        self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard" / phase), purge_step=start or None)
+        self._board = _Board(folder / "tensorboard" / phase, start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line: phase, step, values."""
@@ -65,13 +64,53 @@ class MetricsLog:
             return
         line = json.dumps(files.plain({"phase": self.phase, "step": step, **values}), allow_nan=False)
         files.vouch(self._path, line.encode())
-        self._file.write(line + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with files.named(self._path):
+            self._file.write(line + "\n")
+        self._board.write(step, values)
 
     def close(self) -> None:
         """Writes out and closes both files."""
         if self._file is None or self._board is None:
             return
-        self._file.close()
+        with files.named(self._path):
+            self._file.close()
         self._board.close()
+
+
+_FLUSHED_EVERY = 30.0  # seconds
+
+
+class _Board:
+    """A file for TensorBoard, by tensorboardX's writer of records; its own SummaryWriter writes in a thread, in which a disk that
+    is full ends nothing but that thread."""
+
+    def __init__(self, folder: pathlib.Path, start: int):
+        from tensorboardX import event_file_writer, proto  # slow to import, and only training needs it
+
+        self._proto: Any = proto
+        self._folder, self._flushed = folder, time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.named(folder):
+            self._events = event_file_writer.EventsWriter(str(folder / "events"))
+            if start:  # what a run wrote that was killed behind this step is hidden
+                log = proto.event_pb2.SessionLog
+                self._event(step=start, file_version="brain.Event:2")
+                self._event(step=start, session_log=log(status=log.START))
+
+    def _event(self, **values: Any) -> None:
+        self._events.write_event(self._proto.event_pb2.Event(wall_time=time.time(), **values))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """A point of each curve."""
+        summary = self._proto.summary_pb2.Summary
+        with files.named(self._folder):
+            points = [summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
+            self._event(step=step, summary=summary(value=points))
+            if time.monotonic() - self._flushed > _FLUSHED_EVERY:
+                self._flushed = time.monotonic()
+                self._events.flush()
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        with files.named(self._folder):
+            self._events.close()

@@ -80,10 +80,11 @@ def end(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def assert_refused(status: int, said: str) -> None:
-    """One line of ours and status 2."""
+    """One line of ours, which names the file where a disk is full, and status 2."""
     assert status == 2 and said.startswith("closure_jax: error: ") and said.count("\n") == 1, (
         f"{status}: {said[-3000:]}"
     )
+    assert "no space left" not in said or "'/" in said, said
 
 
 def _timeless(content: Any) -> Any:

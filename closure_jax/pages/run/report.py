@@ -33,7 +33,7 @@ def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = No
     run.folder.mkdir(exist_ok=True)
     facts = {key: run.get(key) for key in ("preset", "revision", "device", "seed")}
     path = directory / "report.html"
-    path.write_text(page.render(run.get("experiment"), facts, sections.of_run(run)), encoding="utf-8")
+    files.write(path, page.render(run.get("experiment"), facts, sections.of_run(run)).encode())
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from closure_jax import files
 from closure_jax.pages.page import Block, Code, Details, Heading, Paragraph, Picture, Section
 from closure_jax.pages.results import baselines, coupling_rule, first_middle_last, look_up, number, setting
 from closure_jax.pages.run import animation, calibration, fields, figures, geometry_figures
@@ -109,7 +110,7 @@ class Run:
         except KeyError as missing:
             self.leave_out(name)
             return Paragraph(f"{name}: left out, arrays.npz has no {missing}", missing=True)
-        self._file(name).write_bytes(image)
+        files.write(self._file(name), image)
         return Picture(name, image, caption or _CAPTIONS[name])
 
     def leave_out(self, *names: str) -> None:
