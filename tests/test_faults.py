@@ -160,6 +160,37 @@ def test_a_flipped_bit_of_the_records_changes_none(tmp_path):
             assert [record for _, record in records.read(file)] == [{"phase": "transport", "step": 5, "loss": 0.5}]
 
 
+def events(folder: Path) -> list:
+    """What the newest file for TensorBoard holds: records of a length, its checksum, that many bytes and theirs."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (file,), found = folder.iterdir(), []
+    content = file.read_bytes()
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        found.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    file.unlink()
+    return found
+
+
+def test_tensorboard_has_the_points_and_hides_those_behind_a_restart(tmp_path):
+    log = records.MetricsLog(tmp_path, "transport", 0)
+    log.write(5, {"loss": 0.5, "rate": 2.0})
+    log.write(10, {"loss": 0.25})
+    log.close()
+    curves = [
+        (one.step, value.tag, value.simple_value)
+        for one in events(tmp_path / "tensorboard" / "transport")
+        for value in one.summary.value
+    ]
+    assert curves == [(5, "loss", 0.5), (5, "rate", 2.0), (10, "loss", 0.25)]
+    records.MetricsLog(tmp_path, "transport", 5).close()
+    version, first, start = events(tmp_path / "tensorboard" / "transport")
+    assert version.file_version == first.file_version == "brain.Event:2"
+    assert start.step == 5 and start.session_log.status == start.session_log.START
+
+
 def test_what_nobody_vouches_for_is_taken_and_from_then_on_vouched_for(tmp_path):
     """As it is in a folder of release 0.1."""
     old, new = tmp_path / "old.json", tmp_path / "new.json"
