@@ -150,11 +150,12 @@ def in_one_call(config: ConfigDict) -> None:
         config.network.update(width=4, hidden=8)
 
 
-def large_eddies(config: ConfigDict) -> None:
-    """The subgrid term of a filtered direct simulation, in physical space, with a new draw each step whose noise remembers those
-    before; see docs/les.md."""
+def large_eddies(config: ConfigDict, latent: str = "physical") -> None:
+    """The subgrid term of a filtered direct simulation, with a new draw each step whose noise remembers those before: in physical
+    space, or in a latent space of half as many points a side and four channels, which can hold all of it; see docs/les.md."""
     use(config, "problem", "les", domain_length=2 * math.pi)
-    in_physical_space(config)
+    if latent == "physical":
+        in_physical_space(config)
     use(config, "coupling", "matern")
     config.autoencoder.standardise = config.transport.standardise = True
     config.evaluation.turnovers = 200.0
@@ -174,6 +175,11 @@ def large_eddies(config: ConfigDict) -> None:
         config.data.update(burn_in=4.0, end=6.0, snapshot_every=20)
         config.network.modes = 4
         config.evaluation.update(rollout_members=2, rollout_start=5.0, turnovers=0.0)
+    if latent != "physical":
+        side = config.data.resolution // 2
+        use(config, "latent", latent)
+        use(config, "autoencoder", "compact", latent_resolution=side, latent_channels=4)
+        config.network.modes = side // 2
 
 
 def in_one_local_call(config: ConfigDict) -> None:
