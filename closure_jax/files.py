@@ -29,7 +29,7 @@ def named(file: pathlib.Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:  # without a number the text is all that it says
             error.filename = str(file)
         raise
 

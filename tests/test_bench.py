@@ -79,8 +79,9 @@ def test_the_floor_is_the_slower_of_the_two_limits():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "stored"), [("fm_physical", 256), ("fm_physical", 32), ("les_mse_physical", 32)])
+@pytest.mark.parametrize(
+    ("name", "stored"), [("fm_physical", 256), ("fm_physical", 64), ("fm_physical", 32), ("les_mse_physical", 32)]
+)
 def test_steps_of_a_large_grid_are_counted_on_a_smaller_one(monkeypatch, name, stored):
     c = config.load(f"{REPOSITORY / 'experiments' / name}.py:tiny")
     config.override(c, ["problem.resolution=256", f"data.resolution={stored}"])

@@ -36,6 +36,7 @@ FIGURES = {
     "latent_geometry",
     "data_efficiency",
     "holding",
+    "latent_size",
 }
 
 
@@ -225,7 +226,9 @@ def write_sizes(path: Path) -> Path:
     ]
     path.mkdir(parents=True)
     (path / "study.json").write_text(
-        json.dumps({"kind": "latent_size", "preset": "medium", "chosen": 8, "points": points})
+        json.dumps(
+            {"kind": "latent_size", "preset": "medium", "bound": 0.1, "distorted": [8], "chosen": 8, "points": points}
+        )
     )
     return path
 
@@ -236,7 +239,7 @@ def models_of(*paths: Path) -> list[comparison.Model]:
 
 @pytest.fixture
 def folders(tmp_path) -> list[Path]:
-    """Flow matching in recon, MP and GA latents (GA with three seeds), and two physical models, and a study."""
+    """Flow matching in recon, MP and GA latents (GA with three seeds), and two physical models, and a study of each kind."""
     runs = tmp_path / "runs"
     return [
         write_run(runs / "fm_recon", "flow_matching", "recon"),
@@ -246,6 +249,7 @@ def folders(tmp_path) -> list[Path]:
         write_run(runs / "dm_physical", "diffusion", "physical"),
         write_study(runs / "study", 0.5),
         write_holding(runs / "holding"),
+        write_sizes(runs / "sizes"),
     ]
 
 
@@ -286,7 +290,7 @@ def test_an_estimate_shows_the_digits_it_has():
 
 
 def test_runs_that_differ_by_seed_alone_are_one_model(folders):
-    models = models_of(*folders[:-1])
+    models = models_of(*folders[:-2])
     assert [model.name for model in models] == ["FM physical", "FM recon", "FM MP", "FM GA", "DM physical"]
     ga = models[3]
     excess = [0.025 * quality for quality in (0.5, 0.7, 0.9)]
@@ -363,14 +367,17 @@ def test_the_best_setting_has_the_least_crps(tmp_path):
     results["a_priori"]["by_steps"]["2"]["over_floor"] = 1.0
     results["a_priori"]["by_steps"]["50"]["crps_ratio"] = None
     (model,) = models_of(write_run(tmp_path / "a", "flow_matching", "ga", results=results))
-    assert model.best_steps == 5 and not model.chosen_apart
-    assert _cells("best steps", model) == ["5 (test states)"] * 2
+    assert model.best_steps == 5 and _cells("best steps", model) == ["5", "5"]
+    assert _cells("chosen on", model) == ["test"]
     assert model.nearest_steps(20) == 10 and model.nearest_steps(25) == 50
     for steps, found in results["a_priori"]["by_steps"].items():
         found["validation_crps"] = 0.1 + abs(int(steps) - 10)
     (model,) = models_of(write_run(tmp_path / "b", "flow_matching", "ga", results=results))
-    assert model.best_steps == 10 and model.chosen_apart
-    assert _cells("best steps", model) == ["10"] * 2
+    assert model.best_steps == 10 and _cells("chosen on", model) == ["validation"]
+    for found in results["a_priori"]["by_steps"].values():
+        found.update(dict.fromkeys(found))
+    (model,) = models_of(write_run(tmp_path / "c", "flow_matching", "ga", results=results))
+    assert model.best_steps is None and _cells("chosen on", model) == ["–"]
 
 
 def _cells(column: str, model: comparison.Model) -> list[str]:
@@ -403,7 +410,7 @@ def test_the_floor_of_a_few_states_is_as_uncertain_as_that_of_simulated_noise():
 
 
 def test_published_rows_are_there_marked_and_followed_by_ours(folders):
-    table = published.published_table(models_of(*folders[:-1]))
+    table = published.published_table(models_of(*folders[:-2]))
     names = [row[0] for row in table.rows]
     assert sum("published" in name for name in names) == len(published.PUBLISHED) == 6
     assert names[names.index("DM physical, published") + 1] == "DM physical"
@@ -526,7 +533,7 @@ def test_verdicts_do_not_flip_under_noise_of_the_size_of_the_seeds_scatter():
 def test_data_efficiency_is_read_off_the_study_and_interpolated_between_its_points(tmp_path):
     """Error gain c / sqrt(fraction): recon's last error is reached with gain^2 of the data."""
     for gain, verdict, needed in ((0.5, "holds", "with 25 % of them"), (2.0, "does not hold", "never reaches")):
-        _, studies = reading.read([write_study(tmp_path / verdict, gain)])
+        _, studies = reading.read([write_study(tmp_path / verdict, gain), write_sizes(tmp_path / f"{verdict} sizes")])
         claim = claims.data_efficiency(studies, "ga")
         assert claim.verdict == verdict
         assert needed in claim.sentence and claim.sentence.endswith("(preset small; seeds 0, 1, 2)")
@@ -561,7 +568,7 @@ def test_everything_is_written(folders, tmp_path, capsys):
     assert "differences of one or two percent mean nothing" in text and "t-interval" in text
     page = (output / "compare.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURES) and 'src="http' not in page
-    for claim in claims.claims(models_of(*folders[:-1]), reading.read(folders)[1]):
+    for claim in claims.claims(models_of(*folders[:-2]), reading.read(folders)[1]):
         assert claim.title in text and claim.title in page
 
     kept = sorted((docs.parent / "results" / "runs").glob("*.json"))
@@ -570,7 +577,7 @@ def test_everything_is_written(folders, tmp_path, capsys):
     ) == 7
     assert all(file.stat().st_size < 30_000 for file in kept)
     again = tmp_path / "again" / "page.md"
-    assert compare.main([*map(str, kept + folders[-2:]), f"--output={tmp_path / 'second'}", f"--docs={again}"]) == 0
+    assert compare.main([*map(str, kept + folders[-3:]), f"--output={tmp_path / 'second'}", f"--docs={again}"]) == 0
     assert again.read_text() == text  # what is committed makes the page
     assert [file.read_text() for file in kept] == [
         file.read_text() for file in sorted((again.parent / "results" / "runs").glob("*.json"))
@@ -665,7 +672,7 @@ def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path
     compare.compare(folders, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     ga = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 50 |"))
-    assert f"| {models_of(*folders[:-1])[3].at(50, 'excess_error')} |" in ga
+    assert f"| {models_of(*folders[:-2])[3].at(50, 'excess_error')} |" in ga
     assert "0.333" in ga  # spread ratio at one step
     assert ga.endswith("| 0.865 | 0.865 |")  # coverage of 90 %, and spread over error, at 50 steps
     rollouts = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 4 | 5 |"))
@@ -730,11 +737,15 @@ def test_problems_without_a_law_or_a_solver_are_dashes_and_sentences(tmp_path, u
     for shown in (page, text):
         assert shown.count("which takes a known law") == 3 and shown.count("left out, no run has a rollout") == 2
         assert "The law of the closure is known exactly" not in shown and "None" not in shown
-    assert "| FM GA | 1 | 5 |" + 10 * " – |" in text
+    assert "| FM GA | 1 | 5 | test |" + 10 * " – |" in text
 
     other = write_run(tmp_path / "known", "diffusion", "ga")
     compare.compare([run, other], tmp_path / "both")
-    assert {path.stem for path in (tmp_path / "both" / "figures").iterdir()} == FIGURES - {"data_efficiency", "holding"}
+    assert {path.stem for path in (tmp_path / "both" / "figures").iterdir()} == FIGURES - {
+        "data_efficiency",
+        "holding",
+        "latent_size",
+    }
     assert "are dashes for runs in which it is not known" in (tmp_path / "both" / "results.md").read_text()
 
 
@@ -881,6 +892,10 @@ def test_a_study_of_sizes_has_a_row_for_each_latent_size_and_field(tmp_path):
     ]
     assert rows[3][3].startswith("0.12 ±") and rows[5][3].startswith("0.06 ±")  # of H at 8 points a side
     assert rows[1][4:6] == ["0.0100", "0.0200"]  # what 0.99 lacks, and the reconstruction
+    assert (
+        "passes 0.1 of distance ratio spread, of w or of H, at 8²: the whole runs have 8², the largest of these."
+        in text
+    )
     assert rows[1][8:] == ["–", "–", "–"] and rows[5][8:] == ["1.100", "–", "1.200"]  # samples of whole runs alone
 
 

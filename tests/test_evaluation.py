@@ -131,11 +131,11 @@ def test_a_problem_without_law_or_solver_is_judged_by_its_samples_alone(dataset,
 @pytest.mark.slow
 def test_a_number_of_steps_is_chosen_on_states_that_judge_nothing(dataset, untrained):
     _, closure = untrained
-    other = dataset.closure | {"validation": 3 + dataset.closure["validation"]}
-    runs = [
-        a_priori.evaluate(Toy(solved=False), data, closure, 0, 4, 4, (1, 2))[0]["by_steps"]
-        for data in (dataset, dataclasses.replace(dataset, closure=other))
-    ]
+    w, other = dataset.vorticity, dataset.closure | {"validation": 3 + dataset.closure["validation"]}
+    elsewhere = dataclasses.replace(dataset, vorticity=w | {"validation": 2 * w["validation"]}, closure=other)
+    found = [a_priori.evaluate(Toy(solved=False), data, closure, 0, 4, 4, (1, 2))[0] for data in (dataset, elsewhere)]
+    runs = [one["by_steps"] for one in found]
+    assert found[0]["path"] == found[1]["path"]
     for one, moved in zip(*(run.values() for run in runs), strict=True):
         assert 0 < one["validation_crps"] < moved["validation_crps"]
         named = [name for name in one if "milliseconds" not in name and name != "validation_crps"]

@@ -1,5 +1,6 @@
 """A disk that is full: one line, status 2, what was whole stays, and the same command goes on when there is room."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from test_training import assert_goes_on_as_unbroken, initial_state, quadratic_phase
 
+from closure_jax import files
 from closure_jax.commands import cli
 from closure_jax.training import loop
 from closure_jax.workdir import WorkDir
@@ -45,6 +47,7 @@ def disk(tmp_path):
 HDF5 = """
 import pathlib, sys
 import numpy as np
+from closure_jax import files
 from closure_jax.commands import cli
 from closure_jax.data import hdf5
 
@@ -70,6 +73,22 @@ def test_data_that_do_not_fit_are_refused_and_the_library_does_not_crash(disk, a
     small.grow(2000)
     assert subprocess.run(command, check=False).returncode == 0
     assert [path.name for path in small.path.iterdir()] == ["data.h5"]
+
+
+def test_an_error_is_named_after_its_file_and_one_without_a_number_keeps_its_text(tmp_path, capsys):
+    def copied() -> None:
+        with files.aside(tmp_path / "copy"):
+            raise shutil.Error([("/a", "/b", "[Errno 28] No space left on device: '/b'")])
+
+    def written() -> None:
+        with files.named(tmp_path / "metrics.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for command in (copied, written):
+        assert cli.run(command) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "no space left on the disk '/b': expected room" in first
+    assert f"no space left on the disk '{tmp_path / 'metrics.jsonl'}'" in second
 
 
 def test_a_checkpoint_that_does_not_fit_ends_training_which_goes_on_when_there_is_room(disk, tmp_path, capsys):

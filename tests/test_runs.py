@@ -72,6 +72,11 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, ["latent_size:tiny", "--sizes=8,x"], "--sizes=8,x: expected whole numbers of at least 2"),
         (study, ["latent_size:tiny", "--sizes=8,5"], "latent_resolution=5 does not divide"),
         (study, ["latent_size:tiny", "--latents=physical"], "'physical': expected some of"),
+        (
+            study,
+            ["latent_size:tiny", "--config.autoencoder.latent_resolution=8"],
+            "the study tries several, expected --sizes",
+        ),
         (study, ["latent_size:tiny", "--distorted=0"], "--distorted=0.0: expected a number above 0"),
         (study, ["data_efficiency:huge"], "preset 'huge' is unknown: expected paper, medium, small, tiny"),
         (study, [study_of, "--periods=5"], "unrecognized arguments: --periods=5"),
@@ -130,14 +135,17 @@ def test_a_study_of_sizes_trains_the_others_where_recon_is_distorted(monkeypatch
     autoencoders = [run.config().autoencoder for run in (first[2], second[0])]
     assert autoencoders[0] == autoencoders[1]  # trained once
     content = json.loads((tmp_path / "runs" / "latent_size-medium" / "study.json").read_text())
-    assert content["chosen"] == 8 and [point["whole"] for point in content["points"]] == [False] * 6 + [True] * 4
+    assert (content["bound"], content["distorted"], content["chosen"]) == (0.1, [4, 8], 8)
+    assert [point["whole"] for point in content["points"]] == [False] * 6 + [True] * 4
     assert [path.name for path in compared] == ["latent_size-medium", *(run.folder.name for run in second)]
-    assert "latents of 8^2 points" in capsys.readouterr().out
-    points = [point | {"distance_ratio_spread_closure": 0.05} for point in content["points"]]
-    assert latent_size.chosen(points, 0.1) == 4  # none is distorted
-    assert latent_size.chosen(points, 0.04) == 16
-    points[0]["distance_ratio_spread_closure"] = None  # it has collapsed
-    assert latent_size.chosen(points, 0.1) == 16
+    assert "latents of 8^2 points, the largest at which recon is distorted" in capsys.readouterr().out
+    spread |= {8: 0.05, 4: 0.05}
+    assert study.main(["latent_size:medium", "--latents=ga"]) == 0
+    assert asked[-1][0].folder.name == "fm_ga-4"
+    assert "latents of 4^2 points, the smallest, and recon is distorted at none" in capsys.readouterr().out
+    points = [dict(point) for point in content["points"][:6]]
+    points[0]["distance_ratio_spread_closure"] = None  # it has collapsed, with one of two seeds
+    assert latent_size.distorted(points, 0.1) == [4, 8, 16]
 
 
 def test_a_run_is_done_when_its_folder_holds_results_of_its_settings(tmp_path):

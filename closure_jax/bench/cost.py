@@ -19,6 +19,7 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Dynamics
 from closure_jax.errors import UserError
+from closure_jax.evaluation.a_priori import held_states
 from closure_jax.pages.tables import Table
 from closure_jax.parallel import devices
 from closure_jax.problems.base import Problem, System
@@ -102,8 +103,9 @@ def phases_of(experiment: Experiment) -> list[Phase]:
 def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
     ev, field, problem = experiment.evaluation, _field_bytes(experiment), experiment.problem
     encode, network, decode = _closure_operations(experiment)
-    drawn = ev.states * ev.samples
-    operations = drawn * (len(ev.steps) * decode + sum(ev.steps) * network) + ev.states * encode
+    states = ev.states + held_states(ev.states, ev.steps)
+    drawn = states * ev.samples
+    operations = drawn * (len(ev.steps) * decode + sum(ev.steps) * network) + states * encode
     rows = [
         Phase(
             "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, operations / _SAMPLING_SHARE
@@ -139,14 +141,9 @@ def _on_less(problem: Problem) -> Problem:
     return problem
 
 
-def _dearer(problem: Any, less: Any, state: Any) -> tuple[float, float]:
-    """How many times a step of a Fourier solver takes the operations, and the memory, of one that has this state on less."""
-    side = max(leaf.shape[-2] for leaf in jax.tree.leaves(state))
-    if problem is less:
-        return 1.0, 1.0
-    fine = side == less.resolution
-    ratio = problem.resolution / less.resolution if fine else problem.stored_resolution / less.stored_resolution
-    return ratio**2 * math.log(ratio * side) / math.log(side), ratio**2
+def _dearer(ratio: float, side: int) -> float:
+    """How many times the operations of a step of a Fourier solver grow from a grid of `side` points to one of `ratio` as many."""
+    return ratio**2 * math.log(ratio * side) / math.log(side)
 
 
 def _field_bytes(experiment: Experiment) -> int:
@@ -157,24 +154,33 @@ def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _step_cost(system: System, problem: Problem, less: Problem) -> tuple[float, float]:
+def _step_cost(system: System, problem: Any, less: Any) -> tuple[float, float]:
     """Operations of one step of one trajectory of a problem, and bytes of its state, by the system of that on less."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), _TRACED))
     state = jax.eval_shape(system.initial, keys)
-    operations = roofline.operations(lambda keys, state: system.advance(keys, state, 0, 1), keys, state)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    dearer, larger = _dearer(problem, less, state)
-    return dearer * operations / _TRACED, larger * size / _TRACED
+    operations = roofline.operations(lambda keys, state: system.advance(keys, state, 0, 1), keys, state) / _TRACED
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / _TRACED
+    if problem is less:
+        return operations, size
+    ratio = problem.resolution / less.resolution
+    return _dearer(ratio, less.resolution) * operations, ratio**2 * size
 
 
-def _truth_operations(truth: Dynamics, problem: Problem, less: Problem) -> float:
+def _truth_operations(truth: Dynamics, problem: Any, less: Any) -> float:
     """Operations of one solver step of one member of the true ensemble of a problem, by that on less."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (_TRACED, 1)))
     vorticity = jax.ShapeDtypeStruct((_TRACED, 1, *[less.stored_resolution] * 2), jnp.float32)
     state = jax.eval_shape(truth.begin, keys, vorticity)
     period = truth.period
     operations = roofline.operations(lambda keys, state: truth.advance(keys, state, 0, period), keys, state)
-    return _dearer(problem, less, state)[0] * operations / (_TRACED * period)
+    operations /= _TRACED * period
+    if problem is less:
+        return operations
+    # on the stored grid, or on that of the data's solver
+    side = max(leaf.shape[-2] for leaf in jax.tree.leaves(state) if leaf.ndim >= 2)
+    stored = side == less.stored_resolution
+    ratio = (problem.stored_resolution if stored else problem.resolution) / side
+    return _dearer(ratio, side) * operations
 
 
 def _training_cost(loss: steps.Loss, params: Any, batch: dict[str, Any]) -> tuple[float, float]:

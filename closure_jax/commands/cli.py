@@ -5,6 +5,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import re
 import signal
 import sys
 import threading
@@ -45,7 +46,9 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     except UserError as error:
         return refuse(str(error))
     except OSError as error:
-        where = f" '{error.filename}'" if error.filename else ""
+        in_text = re.findall(r"'(/[^'\"]+)'", str(error))  # an error of a copied folder names its files there alone
+        file = error.filename or (in_text[-1] if in_text else "")
+        where = f" '{file}'" if file else ""
         if isinstance(error, BrokenPipeError):
             _drop_output()
             print("closure_jax: nobody reads the output: stopped", file=sys.stderr)

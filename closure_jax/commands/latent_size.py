@@ -8,7 +8,7 @@ from typing import Any
 from closure_jax import config as config_lib
 from closure_jax.commands import compare, runs
 from closure_jax.data.dataset import FIELDS
-from closure_jax.errors import UserError, check
+from closure_jax.errors import check
 from closure_jax.workdir import WorkDir, write_json
 
 LATENTS = ("recon", "mp", "ga", "joint")
@@ -54,12 +54,19 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     latents, sizes = options.latents.split(","), _sizes(options.sizes)
     for latent in latents:
         check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
+    check(
+        not any(text.startswith("autoencoder.latent_resolution=") for text in overrides),
+        "--config.autoencoder.latent_resolution: the study tries several, expected --sizes",
+    )
     folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
 
     def planned(latent: str, size: int, more: Sequence[str], name: str) -> dict[runs.Run, dict[str, Any]]:
         (file,) = config_lib.experiments([f"fm_{latent}"])
-        modes = min(config_lib.load(f"{file}:{preset}").network.modes, size // 2)
-        fields = (f"autoencoder.latent_resolution={size}", f"network.modes={modes}", *more, *overrides)
+        config = config_lib.load(f"{file}:{preset}")
+        config_lib.override(config, overrides)
+        fields = (*more, *overrides, f"autoencoder.latent_resolution={size}")
+        if "modes" in config.network:
+            fields = (*fields, f"network.modes={min(config.network.modes, size // 2)}")
         return {
             runs.Run(file, preset, (*fields, f"seed={seed}"), folder / (name + (f"-seed{seed}" if seed else ""))): {
                 "latent": latent,
@@ -81,8 +88,10 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     done = runs.run_all(list(alone), "study")
     runs.missing(list(alone), done)
     points = [facts | _point(run) for run, facts in alone.items()]
-    size = chosen(points, options.distorted)
-    print(f"study: latents of {size}^2 points, by recon's geometry alone", flush=True)
+    found = distorted(points, options.distorted)
+    size = max(found, default=sizes[-1])
+    which = "the largest at which recon is distorted" if found else "the smallest, and recon is distorted at none"
+    print(f"study: latents of {size}^2 points, {which}", flush=True)
     whole = {
         run: facts for latent in latents for run, facts in planned(latent, size, (), f"fm_{latent}-{size}").items()
     }
@@ -92,7 +101,8 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     content = {
         "kind": "latent_size",
         "preset": preset,
-        "distorted": options.distorted,
+        "bound": options.distorted,
+        "distorted": found,
         "chosen": size,
         "points": points,
     }
@@ -102,23 +112,22 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     print(f"study: {folder / 'study.json'}")
 
 
-def chosen(points: Sequence[Mapping[str, Any]], distorted: float) -> int:
-    """The largest size at which recon is distorted, by the mean over seeds of one field's measure; else the smallest.
+def distorted(points: Sequence[Mapping[str, Any]], bound: float) -> list[int]:
+    """The sizes at which recon is distorted, by the mean over seeds of one field's measure.
 
     Args:
       points: of study.json; the geometry of recon at each size.
-      distorted: see the help of --distorted.
+      bound: see the help of --distorted.
     """
-    sizes = sorted({point["resolution"] for point in points}, reverse=True)
-    for size in sizes:
+    found = []
+    for size in sorted({point["resolution"] for point in points}):
         here = [point for point in points if point["resolution"] == size]
         for field in FIELDS:
-            found = [point[f"distance_ratio_spread_{field}"] for point in here]
-            if (
-                None in found or sum(found) / len(found) > distorted
-            ):  # None: distances of 0, of a latent that has collapsed
-                return size
-    return sizes[-1]
+            values = [point[f"distance_ratio_spread_{field}"] for point in here]
+            # None: of a latent that has collapsed, or is not finite
+            if size not in found and (None in values or sum(values) / len(values) > bound):
+                found.append(size)
+    return found
 
 
 def _point(run: runs.Run) -> dict[str, Any]:
@@ -126,12 +135,10 @@ def _point(run: runs.Run) -> dict[str, Any]:
     results = WorkDir(run.folder).results()
     assert results is not None
     geometry, by_steps = results["latent_geometry"], results["a_priori"]["by_steps"]
-    if "missing" in geometry:
-        raise UserError(
-            f"'{run.folder}' has no measures of latent geometry ({geometry['missing']}): expected more data"
-        )
+    why = geometry.get("missing", "")
+    check("are needed" not in why, f"'{run.folder}': {why}: expected more, see --config.evaluation.geometry_states")
     samples = by_steps.get("10") or by_steps[max(by_steps, key=int)]
-    found = {f"{name}_{field}": geometry[field][name] for field in FIELDS for name in GEOMETRY}
+    found = {f"{name}_{field}": geometry.get(field, {}).get(name) for field in FIELDS for name in GEOMETRY}
     found |= {f"reconstruction_{field}": results["autoencoder"][field]["relative_error"] for field in FIELDS}
     found |= {name: samples[name] for name in ("over_floor", "spread_ratio", "crps_ratio") if name in samples}
     return found | {"revision": results["revision"]}

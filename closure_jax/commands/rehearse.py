@@ -2,8 +2,8 @@
 
 The job itself runs, in a scratch folder that is removed: the solver at its resolution, networks and batches of their sizes,
 sampler steps, rollouts; but few trajectories, steps, samples and members. What the whole would take is what these took,
-scaled, with compilation counted once; the memory is that of what ran at once, which the table says. Batches are cut where a step
-would take longer than a few seconds, or more memory than half of what is free.
+scaled, with compilation counted once, and that of training left out; the memory is that of what ran at once, which the table
+says. Batches are cut where a step would take longer than a few seconds, or more memory than half of what is free.
 """
 
 import contextlib
@@ -225,8 +225,9 @@ def _found(experiment: Experiment, short: Experiment, work: _Watched) -> dict[st
     data, cut = experiment.data, short.data
     if "data" in spent:
         steps = round(cut.end / experiment.problem.dt) * cut.trajectories
-        every = spent["data"] / steps
-        whole = every * round(data.end / experiment.problem.dt) * data.trajectories
+        compiling = min(work.compiling["data"], spent["data"])
+        every = (spent["data"] - compiling) / steps
+        whole = compiling + every * round(data.end / experiment.problem.dt) * data.trajectories
         note = f"{cut.trajectories} of {data.trajectories} trajectories, to t = {cut.end:g} of {data.end:g}"
         note += f"; memory of {min(cut.trajectories, cut.chunk)} at once, not {min(data.trajectories, data.chunk)}"
         found["data"] = Rehearsed(every, work.peaks["data"], whole, note=note)

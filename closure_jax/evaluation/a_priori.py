@@ -58,7 +58,7 @@ def evaluate(
 
     Args:
       problem: knows the law of the closure, or does not: what needs it is then left out.
-      dataset: test trajectories.
+      dataset: trajectories; those of the validation split for `validation_crps` alone.
       model: the closure to judge.
       seed: of the samples.
       states: how many test states.
@@ -73,7 +73,7 @@ def evaluate(
     arrays: dict[str, np.ndarray] = {}
     chosen_by = held_states(states, steps)
     _, held, held_truth = spread_states(dataset, chosen_by, "validation")
-    sampler = Sampler(model, seed, np.concatenate([vorticity, held]), samples, max(steps))
+    sampler = Sampler(model, seed, vorticity, samples, max(steps), held)
     shown = min(steps, key=lambda n: abs(n - model.steps))
     schedules = model.transport.schedules()
     schedule, *others = schedules
@@ -90,7 +90,7 @@ def evaluate(
     bar.close()
     by_schedule = {}
     for other in others:
-        spaced = Sampler(model.replace(transport=schedules[other]), seed, vorticity, samples, max(steps))
+        spaced = Sampler(model.replace(transport=schedules[other]), seed, vorticity, samples, max(steps), held[:0])
         by_schedule[other] = {
             str(count): judge(spaced.draw(count), truth, vorticity, known, measures) for count in steps
         }
@@ -148,7 +148,9 @@ def _examples(
 class Sampler:
     """Samples of a model for fixed states, and their cost; one compiled program draws them for all numbers of sampler steps."""
 
-    def __init__(self, model: StochasticClosure, seed: int, vorticity: np.ndarray, count: int, most: int):
+    def __init__(
+        self, model: StochasticClosure, seed: int, vorticity: np.ndarray, count: int, most: int, more: np.ndarray
+    ):
         """Encodes the states.
 
         Args:
@@ -157,12 +159,14 @@ class Sampler:
           vorticity: (states, n, n).
           count: samples of each state.
           most: the largest number of sampler steps that `draw` will be asked for.
+          more: (others, n, n), states that are drawn too, behind the first ones; all else is of those.
         """
-        self._model, self._shape, self._count = model, vorticity.shape, count
+        states = np.concatenate([vorticity, more])
+        self._model, self._shape, self._count = model, states.shape, count
         key, timing = random.stream(seed, "samples"), random.stream(seed, "timing")
-        self._size = min(_BLOCK, len(vorticity) * count)
+        self._size = min(_BLOCK, len(states) * count)
         self._encode, self._decode = jax.jit(StochasticClosure.encode), jax.jit(StochasticClosure.decode)
-        self._conditions = self._encode(model, vorticity)
+        self._conditions = self._encode(model, states)
         self._timed_fields = jnp.asarray(np.resize(vorticity, (_TIMED, *vorticity.shape[1:])))
         self._timed_keys = jax.random.split(timing, _TIMED)
         fixed = _noise_grows(model, self._conditions)

@@ -88,9 +88,9 @@ class _Board:
         from tensorboardX import event_file_writer, proto  # slow to import, and only training needs it
 
         self._proto: Any = proto
-        self._folder, self._flushed = folder, time.monotonic()
+        self._file, self._flushed = folder / "events*", time.monotonic()  # whose name tensorboardX chooses
         folder.mkdir(parents=True, exist_ok=True)
-        with files.named(folder):
+        with files.named(self._file):
             self._events = event_file_writer.EventsWriter(str(folder / "events"))
             if start:  # what a run wrote that was killed behind this step is hidden
                 log = proto.event_pb2.SessionLog
@@ -103,7 +103,7 @@ class _Board:
     def write(self, step: int, values: dict[str, float]) -> None:
         """A point of each curve."""
         summary = self._proto.summary_pb2.Summary
-        with files.named(self._folder):
+        with files.named(self._file):
             points = [summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
             self._event(step=step, summary=summary(value=points))
             if time.monotonic() - self._flushed > _FLUSHED_EVERY:
@@ -112,5 +112,5 @@ class _Board:
 
     def close(self) -> None:
         """Writes out what is left."""
-        with files.named(self._folder):
+        with files.named(self._file):
             self._events.close()

@@ -340,7 +340,8 @@ def data_efficiency(studies: Sequence[Study], latent: str) -> Claim:
 
 
 def _points(studies: Sequence[Study], latent: str) -> list[Mapping[str, Any]]:
-    return [point for study in studies for point in study.points if point.get("latent") == latent]
+    shares = [study for study in studies if study.kind == "data_efficiency"]
+    return [point for study in shares for point in study.points if point.get("latent") == latent]
 
 
 def _gains(studies: Sequence[Study], latent: str, fraction: float) -> list[float]:
@@ -361,6 +362,6 @@ def _about_points(studies: Sequence[Study], latent: str) -> str:
     """Preset and seeds of a study's points."""
     points = _points(studies, latent)
     seeds = sorted({point.get("seed", 0) for point in points})
-    presets = dict.fromkeys(str(study.preset) for study in studies if study.preset)
+    presets = dict.fromkeys(study.preset for study in studies if study.kind == "data_efficiency" and study.preset)
     where = f"preset {', '.join(presets)}; " if presets else ""
     return f" ({where}{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}{_few(len(seeds))})"

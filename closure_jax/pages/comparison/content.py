@@ -95,7 +95,8 @@ def sections(models: Sequence[Model], studies: Sequence[Study], pictures: Mappin
     if "data_efficiency" in pictures:
         shown.append(Section(_DATA_SECTION, [_figure("data_efficiency", pictures)]))
     if "latent_size" in pictures:
-        of_sizes = tables.as_text(latent_size.table(latent_size.points_of(studies)))
+        sizes = latent_size.table(latent_size.points_of(studies), latent_size.how_chosen(studies))
+        of_sizes = tables.as_text(sizes)
         shown.append(Section(_SIZE_SECTION, [of_sizes, _figure("latent_size", pictures)]))
     if "holding" in pictures:
         shown.append(

@@ -37,11 +37,34 @@ _OF_SAMPLES = {"over_floor": "error / floor", "spread_ratio": "spread ratio", "c
 
 
 def points_of(studies: Sequence[Study]) -> dict[tuple[str, int], list[Point]]:
-    """By latent and points a side, of studies of kind latent_size: its whole runs where there are some, else its geometry."""
+    """By latent and points a side, of studies of kind latent_size: its whole runs where there are some, else its geometry.
+
+    A latent is named after its preset too where there are several.
+    """
+    mine = [study for study in studies if study.kind == "latent_size"]
+    several = len({study.preset for study in mine}) > 1
     found: dict[tuple[str, int], list[Point]] = {}
-    for point in (point for study in studies if study.kind == "latent_size" for point in study.points):
-        found.setdefault((str(point["latent"]), int(point["resolution"])), []).append(point)
+    for study in mine:
+        for point in study.points:
+            latent = str(point["latent"])
+            name = f"{study.preset} {LATENTS.get(latent, latent)}" if several else latent
+            found.setdefault((name, int(point["resolution"])), []).append(point)
     return {name: [one for one in group if one.get("whole")] or group for name, group in found.items()}
+
+
+def how_chosen(studies: Sequence[Study]) -> str:
+    """A sentence for each study: at which sizes recon passes the bound, and where the others were trained."""
+    said = []
+    for study in (study for study in studies if study.kind == "latent_size"):
+        about, at = (
+            study.about,
+            ", ".join(f"{size}²" for size in sorted(study.about.get("distorted", []), reverse=True)),
+        )
+        said.append(
+            f"Recon alone passes {about.get('bound', 0):g} of distance ratio spread, of w or of H, at {at or 'no size'}: the "
+            f"whole runs have {about.get('chosen', 0)}², {'the largest of these' if at else 'the smallest'}."
+        )
+    return " ".join(said)
 
 
 def measure(points: Sequence[Point], name: str, field: str) -> Estimate | None:
@@ -50,8 +73,8 @@ def measure(points: Sequence[Point], name: str, field: str) -> Estimate | None:
     return interval([None if one is None else 1 - one if name in _FROM_ONE else one for one in values])
 
 
-def table(found: Mapping[tuple[str, int], Sequence[Point]]) -> Table:
-    """A row for each latent, size and field."""
+def table(found: Mapping[tuple[str, int], Sequence[Point]], chosen: str) -> Table:
+    """A row for each latent, size and field; `chosen` says how the size of the whole runs was."""
     rows = [
         (
             f"{LATENTS.get(latent, latent)}, {size}²",
@@ -71,8 +94,7 @@ def table(found: Mapping[tuple[str, int], Sequence[Point]]) -> Table:
     intro = (
         "Latents of several sizes: what encoding does to distances and neighbourhoods of test fields, the error of "
         "reconstruction, and of those that were trained as a whole the samples at 10 steps. 0 is perfect for the first five, 1 "
-        "for the last three. The size of the whole runs is the largest at which the distance ratio spread of recon alone "
-        "passes a bound that was set before, of w or of H."
+        f"for the last three. {chosen}"
     )
     return Table(("latent", "field", "seeds", *_SHOWN.values(), *_OF_SAMPLES.values()), rows, intro=intro)
 

@@ -82,7 +82,8 @@ def _study(path: pathlib.Path) -> Study:
         raise UserError(f"'{path / 'study.json'}' is a study of kind {kind!r}: expected {', '.join(STUDY_KINDS)}")
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise UserError(f"'{path / 'study.json'}' has no list of points: expected a finished study; run it again")
-    return Study(path, kind, points, str(content.get("preset") or ""))
+    about = {name: value for name, value in content.items() if name not in ("kind", "points", "preset")}
+    return Study(path, kind, points, str(content.get("preset") or ""), about)
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:

@@ -67,13 +67,14 @@ class Study:
     """A study.json: its `kind`, points with measures as in results.json, and the preset of their runs, "" where it has none.
 
     A point of data_efficiency has latent, fraction (of the training trajectories), trajectories and seed; one of holding has
-    closure, seed, rule and period; one of latent_size has latent, resolution, seed and `whole`.
+    closure, seed, rule and period; one of latent_size has latent, resolution, seed and `whole`. `about` is the rest of the file.
     """
 
     path: pathlib.Path
     kind: str
     points: Sequence[Mapping[str, Any]]
     preset: str = ""
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Model:
 
     @functools.cached_property
     def best_steps(self) -> int | None:
-        """The number of sampler steps with the least mean CRPS on states of the validation split, see `chosen_apart`.
+        """The number of sampler steps with the least mean CRPS on states of the validation split.
 
         Of runs without one that on the test states, over the exact one where it is known, or else with the least error against
         the truth; None where that is unknown too.
@@ -164,11 +165,6 @@ class Model:
             if known:
                 return min(known, key=lambda steps: known[steps])
         return None
-
-    @property
-    def chosen_apart(self) -> bool:
-        """Whether the best number of steps was chosen on other states than those that judge it, or there is but one."""
-        return len(self.steps) < 2 or self.at(self.best_steps, "validation_crps") is not None
 
     def nearest_steps(self, steps: int) -> int | None:
         """The measured number of sampler steps nearest to `steps` by ratio."""

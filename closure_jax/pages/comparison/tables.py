@@ -105,21 +105,24 @@ def _at(steps: int | None, *measure: str) -> Callable[[Model], Cell]:
     return lambda model: model.at(steps or model.best_steps, *measure)
 
 
-def _best_steps(model: Model) -> Cell:
-    """The number, and what it was chosen on where those are the states of the table."""
-    return model.best_steps if model.chosen_apart else f"{model.best_steps} (test states)"
+def _chosen_on(model: Model) -> Cell:
+    """The states by which the best number of steps was chosen; None where there was no choice."""
+    if model.best_steps is None or len(model.steps) < 2:
+        return None
+    return "validation" if model.at(model.best_steps, "validation_crps") is not None else "test"
 
 
 _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A priori": (
         "The closure sampled for single states. Best: the number of sampler steps with the least CRPS on states of the "
-        "validation split; where those were not sampled, with the least CRPS, or else error, on these same test states. Error / "
-        "floor, spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is that against the exact mean; all "
+        "validation split; where those were not sampled, with the least CRPS, or else error, on the test states. Error / floor, "
+        "spread and CRPS are ratios to the exact law, 1 is perfect; the excess error is that against the exact mean; all "
         "four are dashes where nobody knows the law of the closure. Coverage of the central interval that should hold 90 %, and "
         "spread over the error of the mean, 1 is perfect, need draws of the truth alone.",
         (
             ("seeds", lambda model: len(model.runs)),
-            ("best steps", _best_steps),
+            ("best steps", lambda model: model.best_steps),
+            ("chosen on", _chosen_on),
             ("error / floor at 1 step", _at(1, "over_floor")),
             ("at 10 steps", _at(10, "over_floor")),
             ("at best", _at(None, "over_floor")),
@@ -138,7 +141,7 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
         "Training counts the phases that the runs trained themselves, not autoencoders taken over from another experiment. "
         "Times of different devices do not compare, and those of a busy machine scatter.",
         (
-            ("best steps", _best_steps),
+            ("best steps", lambda model: model.best_steps),
             ("ms per sample", _at(None, "milliseconds_per_sample")),
             ("encode", _result("a_priori", "milliseconds", "encode")),
             ("sample", _at(None, "milliseconds_sampling")),
