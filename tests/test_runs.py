@@ -109,6 +109,12 @@ def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch, tmp_path)
     # one of tiny's six training trajectories validates
     assert [run.folder.name for run in asked] == ["fm_ga-2", "fm_ga-5", "fm_mp-2", "fm_mp-5"]
     assert [run.config().data.train_trajectories for run in asked] == [2, 0, 2, 0]
+    assert {run.config().autoencoder.steps for run in asked} == {40}
+    asked.clear()
+    assert study.main(["data_efficiency:tiny", "--fractions=1", "--latents=ga,joint", "--output=another"]) == 0
+    # as long as the joint training trains them
+    assert [run.config().autoencoder.steps for run in asked] == [60, 40]
+    assert [run.config().transport.steps for run in asked] == [60, 60]
 
 
 def test_a_study_of_sizes_trains_the_others_where_recon_is_distorted(monkeypatch, tmp_path, capsys):

@@ -31,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
     """Trains fm_LATENT on shares of the training trajectories; writes study.json and its comparison to `folder`.
 
-    All runs take the same number of steps, are judged on the same test states, and are normalised by the data they see.
+    All runs are judged on the same test states and normalised by the data they see. Their autoencoders take equally many steps,
+    those of the joint training where it is among them: in it autoencoders train for as long as the network.
 
     Raises:
       UserError: an option or an override is impossible, or a run failed.
@@ -43,6 +44,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
     folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
     planned: dict[runs.Run, dict[str, Any]] = {}
+    steps = _autoencoder_steps(options.latents.split(","), preset, overrides)
     for latent in options.latents.split(","):
         (file,) = config_lib.experiments([f"fm_{latent}"])
         for share in map(_fraction, options.fractions.split(",")):
@@ -52,6 +54,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
             for seed in range(options.seeds):
                 cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
                 changed = (*_JUDGED, *overrides, f"data.train_trajectories={cut}", f"seed={seed}")
+                changed += () if latent == "joint" else (f"autoencoder.steps={steps}",)
                 name = f"fm_{latent}-{count}" + (f"-seed{seed}" if seed else "")
                 run = runs.Run(file, preset, changed, folder / name)
                 planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
@@ -67,6 +70,17 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         compare.compare([folder], folder / "compare")
     runs.missing(list(planned), done)
     print(f"study: {folder / 'study.json'}")
+
+
+def _autoencoder_steps(latents: Sequence[str], preset: str, overrides: Sequence[str]) -> int:
+    """The most steps that an autoencoder of these latents trains for."""
+    found = []
+    for latent in latents:
+        (file,) = config_lib.experiments([f"fm_{latent}"])
+        config = config_lib.load(f"{file}:{preset}")
+        config_lib.override(config, overrides)
+        found.append((config.transport if latent == "joint" else config.autoencoder).steps)
+    return max(found)
 
 
 def _errors(results: dict[str, Any]) -> dict[str, Any]:
