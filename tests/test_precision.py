@@ -1,6 +1,7 @@
 """Precision of products, as programs ask for it: an accelerator rounds the operands of what is asked for less."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import REPOSITORY
 
+import closure_jax as cj
 from closure_jax import config as config_lib
 from closure_jax.config import Experiment
 from closure_jax.coupling.advance import Coupled
@@ -113,6 +115,96 @@ def test_a_network_is_as_exact_as_its_field_says():
         asked = {one for _, one in products(jax.make_jaxpr(function)(*arguments).jaxpr)}
         one = jax.lax.Precision(precision)
         assert asked == {(HIGHEST, HIGHEST), (one, one)}
+
+
+# --- rounding as accelerators do it, emulated ------------------------------------------------------------------------
+
+BITS = {"float32": 23, "three passes of bfloat16": 16, "TF32": 10, "bfloat16": 7}
+"""Bits of the mantissa of a product's operands."""
+DEVICES = {"GPU": {HIGH: "TF32", HIGHEST: "float32"}, "TPU": {HIGH: "three passes of bfloat16", HIGHEST: "float32"}}
+"""What they make of operands by the precision that is asked for (jax.lax.Precision)."""
+
+
+def rounded(x: jax.Array, bits: int) -> jax.Array:
+    """x with as many bits of its mantissa, to nearest; complex numbers in both parts."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(rounded(x.real, bits), rounded(x.imag, bits))
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
+
+
+def emulated(function: Callable[..., Any], bits_of: Callable[[Any], int]) -> Callable[..., Any]:
+    """The function with operands of each product and convolution rounded to bits_of(precision that it asks for)."""
+
+    def run(jaxpr: Any, constants: Any, *arguments: Any) -> list[Any]:
+        known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
+
+        def value(of: Any) -> Any:
+            return of.val if isinstance(of, jax.extend.core.Literal) else known[of]
+
+        for equation in jaxpr.eqns:
+            operands, name, params = [value(one) for one in equation.invars], equation.primitive.name, equation.params
+            inner = [of_inner(one) for one in jax.extend.core.jaxprs_in_params(params)]
+            if "precision" in params:
+                operands = [rounded(one, bits_of(params["precision"][0])) for one in operands]
+            if name == "scan":
+                count, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+
+                def body(carry: Any, x: Any, step: Any = inner[0], fixed: Any = operands[:count]) -> tuple[Any, Any]:
+                    out = step(*fixed, *carry, *x)
+                    return out[: len(carry)], out[len(carry) :]
+
+                ends, stacked = jax.lax.scan(body, operands[count:carried], operands[carried:], length=params["length"])
+                results = [*ends, *stacked]
+            elif name == "while":
+                own, more = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+                asks, goes_on = of_inner(params["cond_jaxpr"].jaxpr), of_inner(params["body_jaxpr"].jaxpr)
+
+                def holds(state: Any, asks: Any = asks, fixed: Any = operands[:own]) -> Any:
+                    return asks(*fixed, *state)[0]
+
+                def step(state: Any, goes_on: Any = goes_on, fixed: Any = operands[own:more]) -> Any:
+                    return goes_on(*fixed, *state)
+
+                results = jax.lax.while_loop(holds, step, operands[more:])
+            elif name == "cond":
+                results = jax.lax.switch(operands[0], inner, *operands[1:])
+            elif inner and name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call", "remat"):
+                results = inner[0](*operands)
+            else:
+                assert not any(list(products(one)) for one in jax.extend.core.jaxprs_in_params(params)), name
+                results = equation.primitive.bind(*operands, **params)
+                results = results if equation.primitive.multiple_results else [results]
+            known |= zip(equation.outvars, results, strict=True)
+        return [value(one) for one in jaxpr.outvars]
+
+    def of_inner(jaxpr: Any) -> Callable[..., list[Any]]:
+        return functools.partial(run, jaxpr, ())
+
+    def whole(*arguments: Any) -> Any:
+        closed = jax.make_jaxpr(function)(*arguments)
+        return run(closed.jaxpr, closed.consts, *jax.tree.leaves(arguments))[0]
+
+    return jax.jit(whole)
+
+
+@pytest.mark.slow
+def test_samples_hardly_move_under_the_rounding_of_a_device():
+    model, n = cj.load("fm_ga"), 64
+    x = jnp.arange(n) / n
+    w = jnp.stack([jnp.sin(2 * jnp.pi * (x[:, None] + x)), jnp.cos(4 * jnp.pi * x[:, None]) * jnp.ones(n)])
+
+    def sample(w: jax.Array) -> jax.Array:
+        return model.sample(jax.random.split(jax.random.key(0), 2), w, steps=4)
+
+    exact = sample(w)
+
+    def moved(bits_of: Callable[[Any], int]) -> float:
+        return float(jnp.linalg.norm(emulated(sample, bits_of)(w) - exact) / jnp.linalg.norm(exact))
+
+    assert moved(lambda asked: BITS["float32"]) < 1e-5  # the emulation itself
+    of = {name: moved(lambda asked, made=made: BITS[made[asked]]) for name, made in DEVICES.items()}
+    of["all in bfloat16"] = moved(lambda asked: BITS["bfloat16"])
+    assert of["TPU"] < 1e-4 and of["GPU"] < 3e-3 and of["all in bfloat16"] > 4 * of["GPU"], of
 
 
 @pytest.mark.slow
