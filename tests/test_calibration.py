@@ -87,6 +87,7 @@ def test_rank_shares_are_counted_and_bins_take_their_overlap():
     assert sum(found) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_histogram_of_a_calibrated_ensemble_is_flat_at_any_size():
     for members in (4, 16, 64):
         found = calibration.rank_histogram(*[part if part.shape[1] > 1 else part[:, 0] for part in white(members)])

@@ -629,6 +629,7 @@ def test_a_summary_of_a_long_rollout_has_some_of_its_times():
     assert summaries._with_fewer_times(short) == short and summaries._with_fewer_times({}) == {}
 
 
+@pytest.mark.slow
 def test_what_is_no_summary_is_refused(folders, tmp_path, capsys):
     summary = tmp_path / "summary.json"
     for written in (

@@ -181,6 +181,7 @@ class Relaxation:
         return -self.rate * vorticity
 
 
+@pytest.mark.slow
 def test_a_linear_closure_gives_modes_of_the_stationary_variance():
     # with r = (1 - h) / (1 + h), h = dt nu k^2 / 2, s = dt / (1 + h) (1 + r + ... + r^(p - 1)), a mode at ends of periods is
     # the autoregression w' = (r^p - s rate) w + s amplitude z, whose stationary variance is (s amplitude)^2 / (1 - a^2)

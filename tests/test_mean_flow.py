@@ -100,6 +100,7 @@ def test_the_loss_is_least_at_the_exact_average(x64):
         assert loss(*change) > least
 
 
+@pytest.mark.slow
 def test_the_velocity_alone_is_learned_at_equal_times_and_then_the_average(x64):
     """The loss of the flow does not see what the network says at two different times; its phase comes first."""
     transport = MeanFlow(data_scale=0.8, flow_steps=3)

@@ -148,6 +148,7 @@ def generator(**fields):
     return jax.jit(lambda z, condition: module.apply(moved, z, condition))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_width", [0, 2])
 def test_the_generator_is_linear_in_its_noise_and_commutes_with_shifts(noise_width):
     call = generator(noise_width=noise_width)
