@@ -892,7 +892,12 @@ def test_a_study_of_sizes_has_a_row_for_each_latent_size_and_field(tmp_path):
         [f"{name}²", field, "2"] for name in ("recon, 16", "recon, 8", "GA, 8") for field in "wH"
     ]
     assert rows[3][3].startswith("0.12 ±") and rows[5][3].startswith("0.06 ±")  # of H at 8 points a side
-    assert rows[1][4:6] == ["0.0100", "0.0200"]  # what 0.99 lacks, and the reconstruction
+    assert rows[1][4:8] == [
+        "0.0100",
+        "0.0100",
+        "0.0200",
+        "0.0200",
+    ]  # what 0.99 lacks, twice; distortion, reconstruction
     assert (
         "passes 0.1 of distance ratio spread, of w or of H, at 8²: the whole runs have 8², the largest of these."
         in text

@@ -31,9 +31,8 @@ _TRAINING_SHARE = 0.2
 _SAMPLING_SHARE = 0.35
 _SOLVER_SHARE = 0.07
 _TRACED = 8  # members of a solver step whose operations are counted
-_COUNTED = (
-    1024  # points on a side of the largest grid on which they are: the constants of a step are arrays of its grid
-)
+_COUNTED = 1024
+"""Points on a side of the largest grid on which they are: the constants of a step are arrays of its grid."""
 
 
 def summary(experiment: Experiment) -> str:

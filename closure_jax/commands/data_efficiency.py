@@ -8,7 +8,7 @@ from typing import Any
 
 from closure_jax import config as config_lib
 from closure_jax.commands import compare, runs
-from closure_jax.errors import UserError, check
+from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir, write_json
 
 _JUDGED = (  # the error of the closure alone: a short rollout of few members is the least that an evaluation takes
@@ -17,15 +17,17 @@ _JUDGED = (  # the error of the closure alone: a short rollout of few members is
     "evaluation.rollout_members=2",
     "evaluation.rollout_time=1",
 )
-LATENTS = ("recon", "mp", "ga", "joint")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this study alone."""
     parser.add_argument("--fractions", default="1/16,1/8,1/4,1/2,1", help="shares of the training trajectories")
-    parser.add_argument("--latents", default=",".join(LATENTS), help="latent spaces, with commas between")
+    parser.add_argument("--latents", default=",".join(runs.LATENTS), help="latent spaces, with commas between")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each")
-    parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
+    parser.epilog = (
+        "All autoencoders train for equally many steps: with joint among the latents for its transport.steps, as its own do."
+        " --config.FIELD=VALUE overrides a field in every run."
+    )
 
 
 def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], folder: pathlib.Path) -> None:
@@ -37,15 +39,11 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     Raises:
       UserError: an option or an override is impossible, or a run failed.
     """
-    preset = preset or runs.default_preset()
-    check(preset in config_lib.PRESETS, f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
-    check(options.seeds >= 1, f"--seeds={options.seeds}: expected a whole number above 0")
-    for latent in options.latents.split(","):
-        check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
+    preset, latents = runs.studied(preset, options.latents, options.seeds)
     folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
     planned: dict[runs.Run, dict[str, Any]] = {}
-    steps = _autoencoder_steps(options.latents.split(","), preset, overrides)
-    for latent in options.latents.split(","):
+    steps = _autoencoder_steps(latents, preset, overrides)
+    for latent in latents:
         (file,) = config_lib.experiments([f"fm_{latent}"])
         for share in map(_fraction, options.fractions.split(",")):
             config = config_lib.load(f"{file}:{preset}")
@@ -58,6 +56,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
                 name = f"fm_{latent}-{count}" + (f"-seed{seed}" if seed else "")
                 run = runs.Run(file, preset, changed, folder / name)
                 planned[run] = {"latent": latent, "fraction": float(share), "trajectories": count, "seed": seed}
+    print(f"study: autoencoders of {steps:,} steps each", flush=True)
     done = runs.run_all(list(planned), "study")
     points = [
         facts | _errors(results)

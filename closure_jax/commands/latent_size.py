@@ -11,7 +11,6 @@ from closure_jax.data.dataset import FIELDS
 from closure_jax.errors import check
 from closure_jax.workdir import WorkDir, write_json
 
-LATENTS = ("recon", "mp", "ga", "joint")
 GEOMETRY = ("distance_ratio_spread", "distance_rank_correlation", "trustworthiness", "continuity", "distortion")
 """Measures of latent geometry that a point holds of each field, by name as in results.json."""
 
@@ -30,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this study alone."""
     parser.add_argument("--sizes", default="16,8,4", help="points a side of the latents; default 16,8,4")
     parser.add_argument("--distorted", type=float, default=0.1, help="spread of log distance ratios; default 0.1")
-    parser.add_argument("--latents", default=",".join(LATENTS), help="latent spaces, with commas between")
+    parser.add_argument("--latents", default=",".join(runs.LATENTS), help="latent spaces, with commas between")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each")
     parser.epilog = (
         "First recon alone at each size, its geometry only. Then all latents at the largest size at which recon is distorted: the"
@@ -47,13 +46,9 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     Raises:
       UserError: an option or an override is impossible, or a run failed.
     """
-    preset = preset or runs.default_preset()
-    check(preset in config_lib.PRESETS, f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
-    check(options.seeds >= 1, f"--seeds={options.seeds}: expected a whole number above 0")
+    preset, latents = runs.studied(preset, options.latents, options.seeds)
     check(options.distorted > 0, f"--distorted={options.distorted}: expected a number above 0")
-    latents, sizes = options.latents.split(","), _sizes(options.sizes)
-    for latent in latents:
-        check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
+    sizes = _sizes(options.sizes)
     check(
         not any(text.startswith("autoencoder.latent_resolution=") for text in overrides),
         "--config.autoencoder.latent_resolution: the study tries several, expected --sizes",

@@ -13,7 +13,7 @@ import ml_collections
 
 from closure_jax import config as config_lib
 from closure_jax import interrupts
-from closure_jax.errors import UserError
+from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
 
@@ -72,6 +72,28 @@ def default_preset() -> str:
     question = "from closure_jax.parallel import devices; print('paper' if devices.has_accelerator() else 'small')"
     answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=True)
     return answer.stdout.split()[-1]
+
+
+LATENTS = ("recon", "mp", "ga", "joint")
+"""Latent spaces that studies train flow matching in, by `experiments/fm_LATENT.py`."""
+
+
+def studied(preset: str, latents: str, seeds: int) -> tuple[str, list[str]]:
+    """(preset, latents) of a study of these, the default preset where none is named.
+
+    Args:
+      preset: may be empty.
+      latents: --latents, some of `LATENTS` with commas between.
+      seeds: --seeds.
+    Raises:
+      UserError: one of them is impossible.
+    """
+    preset, chosen = preset or default_preset(), latents.split(",")
+    check(preset in config_lib.PRESETS, f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
+    check(seeds >= 1, f"--seeds={seeds}: expected a whole number above 0")
+    for latent in chosen:
+        check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
+    return preset, chosen
 
 
 def run_all(runs: Sequence[Run], label: str) -> list[Run]:

@@ -6,10 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from closure_jax.data.dataset import FIELDS
 from closure_jax.pages import drawing
 from closure_jax.pages.comparison import style
 from closure_jax.pages.comparison.estimates import Estimate, interval
+from closure_jax.pages.comparison.latents import FIELDS, MEASURES, NEAR_ONE
 from closure_jax.pages.comparison.runs import LATENTS, Study
 from closure_jax.pages.results import number
 from closure_jax.pages.tables import Table
@@ -24,15 +24,9 @@ CAPTIONS = {
 Point = Mapping[str, Any]
 """One run: latent, resolution, seed, whether it was trained and judged as a whole, and measures."""
 
-_SHORT = {"vorticity": "w", "closure": "H"}
-_SHOWN = {
-    "distance_ratio_spread": "distance ratio spread",
-    "distance_rank_correlation": "1 - distance rank correlation",
-    "reconstruction": "reconstruction",
-    "trustworthiness": "1 - trustworthiness",
-    "distortion": "distortion",
-}
-_FROM_ONE = ("distance_rank_correlation", "trustworthiness")
+_GEOMETRY = ("distance_ratio_spread", "distance_rank_correlation", "trustworthiness", "distortion")
+_SHOWN = {**{name: MEASURES[name] for name in _GEOMETRY}, "reconstruction": "reconstruction"}
+_DRAWN = ("distance_ratio_spread", "distance_rank_correlation", "reconstruction")
 _OF_SAMPLES = {"over_floor": "error / floor", "spread_ratio": "spread ratio", "crps_ratio": "CRPS / exact"}
 
 
@@ -70,7 +64,7 @@ def how_chosen(studies: Sequence[Study]) -> str:
 def measure(points: Sequence[Point], name: str, field: str) -> Estimate | None:
     """Estimate over seeds of a measure of one field, or of what it lacks to 1."""
     values = [number(point, f"{name}_{field}") for point in points]
-    return interval([None if one is None else 1 - one if name in _FROM_ONE else one for one in values])
+    return interval([None if one is None else 1 - one if name in NEAR_ONE else one for one in values])
 
 
 def table(found: Mapping[tuple[str, int], Sequence[Point]], chosen: str) -> Table:
@@ -78,7 +72,7 @@ def table(found: Mapping[tuple[str, int], Sequence[Point]], chosen: str) -> Tabl
     rows = [
         (
             f"{LATENTS.get(latent, latent)}, {size}²",
-            _SHORT[field],
+            FIELDS[field],
             len(points),
             *(measure(points, name, field) for name in _SHOWN),
             *(
@@ -104,7 +98,7 @@ def latent_size(found: Mapping[tuple[str, int], Sequence[Point]]) -> Figure:
     """Three measures against the size, a line for each latent and field."""
     figure, (panels,) = drawing.panels(1, 3, style.size_beside_legend(2 * len({latent for latent, _ in found})))
     sizes = sorted({size for _, size in found})
-    for axes, name in zip(panels, list(_SHOWN)[:3], strict=True):
+    for axes, name in zip(panels, _DRAWN, strict=True):
         drawing.label(axes, "points a side", "", _SHOWN[name], "log", "log")
         for latent in dict.fromkeys(latent for latent, _ in found):
             mine = sorted(size for other, size in found if other == latent)
@@ -114,7 +108,7 @@ def latent_size(found: Mapping[tuple[str, int], Sequence[Point]]) -> Figure:
                 values = [measure(found[latent, size], name, field) for size in mine]
                 look = {"color": color, "linestyle": dashes, "marker": marker}
                 look |= {"markerfacecolor": "white"} if field == "closure" else {}
-                label = f"{LATENTS.get(latent, latent)}, {_SHORT[field]}"
+                label = f"{LATENTS.get(latent, latent)}, {FIELDS[field]}"
                 drawing.plot(axes, mine, [None if one is None else one.mean for one in values], label=label, **look)
         axes.set_xticks(sizes, labels=[str(size) for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
