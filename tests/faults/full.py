@@ -1,6 +1,7 @@
 """The faults in full, `./launch.sh test --faults`: hours. The short form is tests/test_faults.py.
 
-Every run is a process of its own; two of them at a time. What is found wrong is listed at the end of each test.
+Every run is a process of its own; two of them at a time. Those that only end by themselves are forked
+(forks.py). What is found wrong is listed at the end of each test.
 """
 
 import concurrent.futures
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent)]
+import forks  # noqa: E402
 import job  # noqa: E402
 
 WORKERS = int(os.environ.get("FAULT_WORKERS", "2"))
@@ -70,26 +72,26 @@ def test_any_write_may_fail(whole, shim, tmp_path):
     """Odd numbers: that write alone. Even ones: it and all later ones, as while a disk stays full."""
 
     def under(folder: Path, number: int) -> dict[str, str]:
-        fault = {"FAULT_UNDER": str(folder), "FAULT_AT": str(number), "FAULT_FROM": str(1 - number % 2)}
-        return {"LD_PRELOAD": str(shim)} | fault
+        return {"FAULT_UNDER": str(folder), "FAULT_AT": str(number), "FAULT_FROM": str(1 - number % 2)}
 
     counted = tmp_path / "counted"
-    status, said = job.end(job.start(tmp_path / "first", **under(tmp_path / "first", 0), FAULT_COUNT=str(counted)))
-    assert status == 0, said
-    count = int(counted.read_text())
-    print(f"{count} writes")
 
     def tried(number: int) -> None:
         folder = tmp_path / str(number)
-        status, said = job.end(job.start(folder, **under(folder, number)))
+        status, said = runs.run(folder, **under(folder, number))
         if status:
             job.assert_refused(status, said)
-        status, said = job.end(job.start(folder))
+        status, said = runs.run(folder)
         assert status == 0, said
         assert job.numbers(folder) == whole[1], "other numbers"
         shutil.rmtree(folder)
 
-    all_of(tried, range(FIRST, count + 1, EVERY), "write")
+    with forks.runs(tmp_path, WORKERS, LD_PRELOAD=str(shim)) as runs:
+        status, said = runs.run(tmp_path / "first", **under(tmp_path / "first", 0), FAULT_COUNT=str(counted))
+        assert status == 0, said
+        count = int(counted.read_text())
+        print(f"{count} writes")
+        all_of(tried, range(FIRST, count + 1, EVERY), "write")
 
 
 # --- bits ------------------------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def test_a_bit_is_flipped(whole, tmp_path):
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
         where = f"{stage}, bit {bit} of {path.relative_to(folder)}"
-        status, said = job.end(job.start(folder, *options, work=work))
+        status, said = runs.run(folder, *options, work=work)
         try:
             if status:
                 job.assert_refused(status, said)
@@ -140,7 +142,8 @@ def test_a_bit_is_flipped(whole, tmp_path):
             raise AssertionError(f"{where}: {str(error)[:500]}") from None
         shutil.rmtree(folder)
 
-    all_of(tried, range(FLIPS), "flip")
+    with forks.runs(tmp_path, WORKERS) as runs:
+        all_of(tried, range(FLIPS), "flip")
 
 
 # --- ends ------------------------------------------------------------------------------------------------------------

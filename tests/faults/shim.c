@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -36,6 +37,15 @@ static void prepare(void) {
     atomic_store(&stays, from && from[0] == '1');
     atomic_store(&ready, 1);
 }
+
+/* A fork counts anew, by its own environment. */
+static void forget(void) {
+    atomic_store(&counted, 0);
+    atomic_store(&at, -1);
+    atomic_store(&ready, 0);
+}
+
+__attribute__((constructor)) static void begin(void) { pthread_atfork(NULL, NULL, forget); }
 
 /* For tests that stay in one process: from now on the number-th write fails; returns how many there have been. */
 long fault_arm(long number, int from) {
