@@ -41,12 +41,13 @@ GRADIENTS = """
 
     processes.start()
     experiment = config.build(config.load(sys.argv[1] + ":tiny"))
-    others = {name: config.build(config.load(sys.argv[1].replace("cs_ga", name) + ":tiny")) for name in ("fm_ga", "mf_ga")}
+    others = ("fm_ga", "mf_ga", "les_cs_physical")
+    others = {name: config.build(config.load(sys.argv[1].replace("cs_ga", name) + ":tiny")) for name in others}
     rng = np.random.default_rng(0)
     f32 = lambda *shape: rng.standard_normal(shape).astype(np.float32)
     # with this optimiser the new parameters are the old ones minus the gradient
     plain = optax.with_extra_args_support(optax.sgd(1.0))
-    n, r = experiment.data.resolution, experiment.latent_shape
+    n = experiment.data.resolution
     cases = {
         "autoencoder": (
             steps.autoencoder_loss(*experiment.autoencoder_modules(), GeometryAware(1e-1, 1.0, 4.0, 4.0)),
@@ -57,7 +58,7 @@ GRADIENTS = """
         name: (
             steps.transport_loss(one.network, one.transport),
             one.init_network(jax.random.key(0)),
-            {"condition": f32(8, *r), "target": f32(8, *r)},
+            {"condition": f32(8, *one.latent_shape), "target": f32(8, *one.latent_shape)},
         )
         for name, one in {"cs_ga": experiment, **others}.items()
     }
@@ -196,7 +197,7 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
 def assert_equal_gradients(one, other):
     """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves, and losses along it within 2e-3."""
     assert one.files == other.files
-    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga", "online"):
+    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga", "les_cs_physical", "online"):
         np.testing.assert_allclose(other[f"curve_{section}"], one[f"curve_{section}"], rtol=2e-3, err_msg=section)
         assert len(set(one[f"curve_{section}"])) == 5
         names = [name for name in one.files if name.startswith(section)]
