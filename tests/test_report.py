@@ -15,7 +15,7 @@ from PIL import Image
 from closure_jax.errors import UserError
 from closure_jax.pages import drawing
 from closure_jax.pages.results import coupling_rule
-from closure_jax.pages.run import animation, fields
+from closure_jax.pages.run import animation, fields, figures
 from closure_jax.pages.run.report import write_report
 
 FIGURES = {
@@ -492,3 +492,13 @@ def test_color_limit_is_a_round_bound():
     assert fields.color_limit(np.array([-0.1234, np.nan, 0.05])) == pytest.approx(0.13)
     assert fields.color_limit(np.zeros(3)) == 1.0
     assert fields.color_limit(np.array([np.inf])) == 1.0
+
+
+def test_training_and_validation_of_an_autoencoder_are_one_quantity(monkeypatch):
+    monkeypatch.setattr(drawing, "rendered", lambda figure: figure)
+    with_term = [{"step": step, "loss": 9.0, "reconstruction": 1.0, "validation_loss": 1.1} for step in (1, 2)]
+    without = [{"step": step, "loss": 2.0, "validation_loss": 2.1} for step in (1, 2)]
+    figure = figures.training_curves({"autoencoder_vorticity": with_term, "transport": without})
+    shown = [[line.get_ydata()[-1] for line in axes.lines] for axes in figure.axes]
+    assert shown == [[1.0, 1.1], [2.0, 2.1]]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["squared error of reconstruction", "loss"]

@@ -21,7 +21,8 @@ from closure_jax.pages.run.fields import clock
 from closure_jax.pages.run.style import MODEL, NO_CLOSURE, REFERENCE, TRUTH, Arrays, baseline_styles
 
 CAPTIONS = {
-    "training_curves": """Loss of each training phase against its step, log scale. Validation that turns up while
+    "training_curves": """Loss of each training phase against its step, log scale; of an autoencoder the reconstruction alone,
+        without the term of its latent, which validation has not either. Validation that turns up while
         training still falls means over-fitting; a curve that still falls at its end was stopped early.""",
     "a_priori_spectra": """Variance of the closure by shell of wavenumber, without k = 0, cut eight decades under the
         peak. Left: the whole field; its large scales are advection. Right: its random part, each sample less the
@@ -58,9 +59,12 @@ def training_curves(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     for axes in panels.flat[len(phases) :]:
         axes.remove()
     for axes, (name, records) in zip(panels.flat, phases.items(), strict=False):
-        drawing.label(axes, "training step", "loss", name.replace("_", " "), y_scale="log")
+        # of an autoencoder validation is the error of reconstruction alone, without the latent's term
+        shown = "reconstruction" if any("reconstruction" in record for record in records) else "loss"
+        label = "loss" if shown == "loss" else "squared error of reconstruction"
+        drawing.label(axes, "training step", label, name.replace("_", " "), y_scale="log")
         step = [record["step"] for record in records]
-        loss = np.array([record.get("loss") for record in records], dtype=float)
+        loss = np.array([record.get(shown) for record in records], dtype=float)
         window = len(records) // 60
         if window > 1:
             drawing.plot(axes, step, loss, color=MODEL["color"], alpha=0.35, linewidth=0.8)
