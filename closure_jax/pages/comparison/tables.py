@@ -137,7 +137,8 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     ),
     "Cost": (
         "Milliseconds per sample, in a batch, at the best number of sampler steps, and split into encoding the condition, "
-        "sampling, and decoding; the coupled rollout, and the true ensemble, which runs of the same data share and time once. "
+        "sampling, and decoding, each timed by itself, so that parts and whole agree within their scatter; the coupled "
+        "rollout, and the true ensemble, which runs of the same data share and time once. "
         "Training counts the phases that the runs trained themselves, not autoencoders taken over from another experiment. "
         "Times of different devices do not compare, and those of a busy machine scatter.",
         (
