@@ -37,7 +37,7 @@ def assert_parts_fit(experiment: config.Experiment) -> None:
 
 
 def test_an_experiment_is_named_after_its_file_process_and_latent(everything):
-    assert len(EXPERIMENTS) == 36
+    assert len(EXPERIMENTS) == 38
     for (name, preset), experiment in everything.items():
         assert (experiment.name, experiment.preset) == (name, preset)
         parts = name.removeprefix("les_").removesuffix("_online").rsplit("_", 1)

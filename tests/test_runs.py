@@ -41,7 +41,7 @@ def test_patterns_choose_experiments():
     def chosen(*patterns: str) -> list[str]:
         return [file.stem for file in config_lib.experiments(patterns)]
 
-    assert len(config_lib.experiments()) == 36
+    assert len(config_lib.experiments()) == 38
     assert chosen("fm_*") == ["fm_ga", "fm_joint", "fm_mp", "fm_physical", "fm_recon"]
     assert chosen("dm_ga", "fm_m*") == ["dm_ga", "fm_mp"]
 
