@@ -21,7 +21,7 @@ from closure_jax.pages.run.report import write_report
 FIGURES = {
     *("training_curves.png", "a_priori_fields.png", "a_priori_spectra.png", "sampler_steps.png", "rollout_scores.png"),
     *("rollout_fields.png", "rollout_spectra.png", "rollout_pdf.png", "rollout_animation.gif"),
-    "rollout_statistics.png",
+    *("rollout_statistics.png", "a_priori_times.png"),
     *("latent_embedding.png", "latent_distances.png", "persistence_diagrams.png", "calibration.png"),
 }
 
@@ -72,6 +72,10 @@ def make_arrays(n, states=2, samples=3, times=3, frames=12, seed=0):
             "a_priori_mean": exact + 0.003 * smooth_fields(rng, states, n=n, cut=6),
             "a_priori_spread": 0.018 + 0.001 * smooth_fields(rng, states, n=n),
             "a_priori_steps": np.array(10),
+            "state_time": np.linspace(20, 40, 24),
+            "state_error": 0.1 + 0.01 * rng.random(24),
+            "state_floor": np.full(24, 0.098),
+            "state_spread": np.full(24, 0.018),
             "closure_spectrum_truth": spectrum + noise,
             "closure_spectrum_model": spectrum + 0.8 * noise,
             "noise_spectrum_exact": noise,
@@ -170,6 +174,7 @@ def make_results():
             "enstrophy_flux_error": 0.0567,
             "tail_error": 0.678,
             "decorrelation_time_truth": 4.56,
+            "scales_truth": {"reynolds": 4321.0, "cfl": 0.0871, "turnover_time": 6.54},
             "finite_fraction": 1.0,
             "seconds_per_time_unit": 0.8,
             "states": 2,
@@ -258,7 +263,16 @@ def test_text_is_escaped_and_tags_are_balanced(page):
 
 def test_key_figures_are_on_the_page(page):
     _, text = page
-    for shown in ("0.0026", "1.01", "0.909", "at the last time, 20 time units", "4.00 · 10⁻⁹", "1 h 12 min"):
+    for shown in (
+        "0.0026",
+        "1.01",
+        "0.909",
+        "at the last time, 20 time units",
+        "4.00 · 10⁻⁹",
+        "1 h 12 min",
+        "4321",
+        "0.0871",
+    ):
         assert shown in text, shown
     rule = "a new sample each 5 time steps by the rule ar1 (correlation_steps 12.5, mean antithetic)"
     assert rule in re.sub(r"\s+", " ", text)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from closure_jax.evaluation import measures, statistics
+from closure_jax.evaluation import measures, scales, statistics
 from closure_jax.evaluation.statistics import Statistics
 from closure_jax.physics import spectral
 
@@ -32,6 +32,26 @@ def test_spectrum_and_flux_are_those_of_a_sum_over_modes():
     np.testing.assert_allclose(found.enstrophy, enstrophy, rtol=1e-4)
     np.testing.assert_allclose(found.flux, flux, atol=2e-4 * np.abs(flux).max())
     assert abs(found.flux[-1]) < 1e-3 * np.abs(found.flux).max()  # advection makes no enstrophy
+
+
+def test_scales_of_one_wave():
+    k, points = 2 * 2 * math.pi / 3.0, np.arange(N) * 3.0 / N
+    wave = (5 * np.cos(k * points)[:, None] * np.ones(N)).astype(np.float32)
+    found = scales.of_flow(np.stack([wave, -wave]), GRID, 0.01, 1e-3)
+    speed = 5 / k / math.sqrt(2)
+    assert found == pytest.approx(
+        {
+            "rms_vorticity": 5 / math.sqrt(2),
+            "rms_velocity": speed,
+            "largest_velocity": 5 / k,
+            "integral_length": 1.5,
+            "reynolds": speed * 1.5 / 1e-3,
+            "cfl": 5 / k * 0.01 * N / 3.0,
+            "turnover_time": 2 * math.pi * math.sqrt(2) / 5,
+        },
+        rel=1e-5,
+    )
+    assert scales.of_flow(wave[None], GRID, 0.01, None)["reynolds"] is None
 
 
 def test_errors_are_zero_of_the_truth_and_known_where_it_is_scaled():

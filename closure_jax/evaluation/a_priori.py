@@ -86,6 +86,7 @@ def evaluate(
             by_steps[str(count)]["validation_crps"] = metrics.ensemble_crps(drawn_held, held_truth[:, None])
         if count == shown:
             arrays |= {"a_priori_steps": np.array(count)} | _examples(times, vorticity, truth, law, drawn)
+            arrays |= _by_state(times, truth, law, drawn)
         bar.update()
     bar.close()
     by_schedule = {}
@@ -142,6 +143,17 @@ def _examples(
         "a_priori_spread": samples[rows].std(axis=1, ddof=1),
         "closure_spectrum_truth": metrics.mean_spectrum(truth),
         "closure_spectrum_model": metrics.mean_spectrum(samples[:, 0]),
+    }
+
+
+def _by_state(times: np.ndarray, truth: np.ndarray, law: Law | None, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays of each state's time, relative error and spread, and where the law is known of its floor; see `_examples`."""
+    variance = np.var(samples, axis=1, ddof=1, dtype=np.float64)
+    return {
+        "state_time": times,
+        "state_error": metrics.relative_errors(samples.mean(axis=1), truth),
+        "state_spread": np.sqrt(variance.mean(axis=(1, 2))),
+        **({} if law is None else {"state_floor": metrics.relative_errors(law.mean, truth)}),
     }
 
 

@@ -10,8 +10,13 @@ from closure_jax.physics import spectral
 
 def relative_error(estimate: np.ndarray, truth: np.ndarray) -> float:
     """Mean over states of ||estimate - truth|| / ||truth||, Frobenius norms (the published metric)."""
+    return float(np.mean(relative_errors(estimate, truth)))
+
+
+def relative_errors(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """||estimate - truth|| / ||truth|| of each state, (states,)."""
     difference = np.linalg.norm((estimate - truth).reshape(len(truth), -1), axis=1)
-    return float(np.mean(difference / np.linalg.norm(truth.reshape(len(truth), -1), axis=1)))
+    return difference / np.linalg.norm(truth.reshape(len(truth), -1), axis=1)
 
 
 def unbiased_relative_error(samples: np.ndarray, truth: np.ndarray) -> float:

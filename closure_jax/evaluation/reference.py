@@ -21,7 +21,7 @@ from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
-from closure_jax.evaluation import a_priori, metrics
+from closure_jax.evaluation import a_priori, metrics, scales
 from closure_jax.evaluation.measures import OF_ROLLOUTS, OF_SPREAD, OF_STATISTICS, RolloutMeasure, by_time
 from closure_jax.evaluation.shared import Shared
 from closure_jax.evaluation.statistics import Statistics
@@ -195,8 +195,13 @@ class Reference:
                 "time_units": self.endurance,
                 "runs": len(self.endured),
             }
+        solver, viscosity = self.problem.solver(), self.problem.physics().get("viscosity")
+        assert solver is not None, "see reference"
         return {
             **floors,
+            "scales_truth": scales.of_flow(
+                np.concatenate(self.truth.fields[1:, :, 0]), solver.grid, solver.dt, viscosity
+            ),
             "decorrelation_time_truth": self._statistics.decorrelation_time,
             "states": self.settings.states,
             "members": self.settings.members,

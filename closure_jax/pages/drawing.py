@@ -214,6 +214,17 @@ def cut_decades(panels: Sequence[Axes], decades: float) -> None:
             axes.set_ylim(max(values.min() / 2, top * 10.0**-decades), 3 * top)
 
 
+def slope(axes: Axes, shells: Curve, values: Curve, power: int) -> None:
+    """A dotted line k^power over the middle third, on a log axis, of a spectrum, three times above it at its start."""
+    x, y = np.asarray(shells, dtype=float), np.asarray(values, dtype=float)
+    last = max(2.0, float(x[-1]))
+    inside = (x >= last ** (1 / 3)) & (x <= last ** (2 / 3)) & np.isfinite(y) & (y > 0)
+    if inside.sum() > 1:
+        x, start = x[inside], 3 * y[inside][0]
+        line: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": ":"}
+        axes.plot(x, start * (x / x[0]) ** power, label=f"slope k{superscript(power)}", **line)
+
+
 def steps_text(count: int) -> str:
     """`1 sampler step`, `10 sampler steps`."""
     return f"{int(count)} sampler step{'s' if count > 1 else ''}"

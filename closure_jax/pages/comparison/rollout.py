@@ -22,7 +22,7 @@ CAPTIONS = {
         unscaled over several time steps makes the spread too wide. Of many baselines the solver alone and four of those
         that stay finite have a line, which err least at first; the table has them all.""",
     "energy_spectra": """Kinetic energy by shell of wavenumber at the rollout's last time, up to ten decades under the
-        peak; right: over the truth.""",
+        peak, and dotted the slope of a constant flux of enstrophy to small scales; right: over the truth.""",
 }
 """How to read each figure, by name."""
 
@@ -232,6 +232,7 @@ def energy_spectra(models: Sequence[Model]) -> Figure:
         ratio = style.shell_ratio(energy, truth, 1e-10)
         if place == 0:
             drawing.plot(panels[0], np.arange(len(truth)), truth, label="truth", **style.TRUTH)
+            drawing.slope(panels[0], np.arange(len(truth)), truth, -3)
         shown = max(shown, len(ratio))
         line = style.sparse(line, len(ratio), place) if which == "model" else line
         if _end(model) == end:

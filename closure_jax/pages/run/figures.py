@@ -32,12 +32,16 @@ CAPTIONS = {
         conditional mean; the error against the exact mean is what a better model could still lose. Middle: 1 is
         perfect; a spread under 1 is an over-confident ensemble, as few steps of an ODE sampler give. Right: what one
         sample costs.""",
+    "a_priori_times": """Each test state at its time in the trajectory, and means over up to ten spans of time. Left: error of the
+        mean of samples, beside that of the exact mean where the law is known. Right: deviation of the samples. A model that is
+        right on average may still be wrong early, while the flow forms, or late.""",
     "rollout_scores": """The solver coupled to the sampled closure, from the same starts as the truth. Left: error of
         the ensemble mean; “no closure” is the solver alone, a second true ensemble what a perfect closure scores. Middle:
         the two ensembles should spread alike; a sample held unscaled over several time steps makes the model's too wide. Right:
         lower is better; the dotted line is what a Gaussian ensemble with the true spread scores, spread / √π.""",
     "rollout_spectra": """Kinetic energy and enstrophy by shell of wavenumber, cut ten decades under the peak. A model
-        over the truth at high wavenumbers adds noise there; one under it has lost small scales.""",
+        over the truth at high wavenumbers adds noise there; one under it has lost small scales. Dotted: the slope of a
+        constant flux of enstrophy to small scales, which viscosity, drag and forcing bend.""",
     "rollout_pdf": """Distribution of the vorticity's values over the domain. On the log scale the tails can be read:
         they are the strongest vortices.""",
     "rollout_statistics": """Means over all times of the rollout but the start. Left: enstrophy by shell of wavenumber.
@@ -48,6 +52,8 @@ CAPTIONS = {
 STEPS_WITHOUT_LAW = """Left: the error against the truth. Middle: spread and CRPS of the samples in the closure's unit; the
     law of this problem is unknown, so there is no exact value to compare them with. Right: what one sample costs."""
 """Caption of `sampler_steps` where the law of the closure is unknown."""
+SLOPES = {"energy": -3, "enstrophy": -1}
+"""Powers of the wavenumber in the range of a constant flux of enstrophy (Kraichnan, Phys. Fluids 10, 1967)."""
 
 
 @drawing.png
@@ -106,6 +112,42 @@ def a_priori_spectra(arrays: Arrays) -> Figure:
         drawing.wavenumber_ticks(axes, len(shells))
         drawing.legend(axes, loc="lower left")
     return figure
+
+
+@drawing.png
+def a_priori_times(arrays: Arrays) -> Figure:
+    """Error of the mean of samples and their deviation at each state's time, and means over spans of time."""
+    figure, ((error, spread),) = drawing.panels(1, 2, (WIDTH, 3.3))
+    time = arrays["state_time"]
+    drawing.label(error, "time", "relative to the norm of H", "error of the mean of samples", y_scale="log")
+    drawing.label(spread, "time", "standard deviation (1/time²)", "spread of the samples")
+    count = steps_text(int(arrays["a_priori_steps"]))
+    _points_and_means(error, time, arrays["state_error"], f"model, {count}", MODEL)
+    _points_and_means(error, time, arrays.get("state_floor"), "exact mean", TRUTH)
+    _points_and_means(spread, time, arrays["state_spread"], f"model, {count}", MODEL)
+    if "noise_standard_deviation" in arrays:
+        spread.axhline(float(arrays["noise_standard_deviation"]), label="exact", **REFERENCE)
+    spread.set_ylim(bottom=0)
+    for axes in (error, spread):
+        drawing.legend(axes)
+    return figure
+
+
+def _points_and_means(
+    axes: Axes, time: np.ndarray, values: np.ndarray | None, name: str, style: Mapping[str, Any]
+) -> None:
+    """A pale point for each state, and a line through the means over spans of time."""
+    if values is None:
+        return
+    count = max(1, min(_SPANS, len(time) // 4))
+    edges = np.linspace(time.min(), np.nextafter(time.max(), np.inf), count + 1)
+    spans = [(time >= low) & (time < high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    means = [float(values[span].mean()) if span.any() else math.nan for span in spans]
+    drawing.plot(axes, time, values, color=style["color"], marker=".", linestyle="", alpha=0.35, markersize=4)
+    drawing.plot(axes, 0.5 * (edges[:-1] + edges[1:]), means, label=name, **style)
+
+
+_SPANS = 10
 
 
 @drawing.png
@@ -211,6 +253,7 @@ def rollout_spectra(arrays: Arrays) -> Figure:
             x = drawing.WAVENUMBER if quantity == "enstrophy" else ""
             drawing.label(axes, x, label if j == 0 else "", title, "log", "log")
             _compare(axes, shells, arrays, quantity, j)
+            drawing.slope(axes, shells, arrays[f"{quantity}_truth"][j], SLOPES[quantity])
         drawing.cut_decades(row, 10)
     drawing.wavenumber_ticks(panels[0, 0], len(shells))
     drawing.legend(panels[0, 0], loc="lower left")
@@ -238,6 +281,7 @@ def rollout_statistics(arrays: Arrays, names: Sequence[str]) -> Figure:
         drawing.plot(spectrum, shells, arrays[f"mean_enstrophy_{key}"], label=name, **style)
         drawing.plot(flux, shells, arrays[f"mean_flux_{key}"], label=name, **style)
         drawing.plot(density, arrays["mean_density_vorticity"], arrays[f"mean_density_{key}"], label=name, **style)
+    drawing.slope(spectrum, shells, arrays["mean_enstrophy_truth"], SLOPES["enstrophy"])
     drawing.cut_decades([spectrum], 6)
     drawing.cut_decades([density], 6)
     for axes in (spectrum, flux):

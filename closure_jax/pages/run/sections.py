@@ -212,6 +212,7 @@ def _a_priori(run: Run) -> list[Block]:
         blocks += [Heading(f"The same with {schedule} sampler times"), _steps_table(_ascending(steps))]
     blocks.append(run.picture(fields.a_priori_fields, run.arrays, caption=fields.WITHOUT_LAW if unknown else None))
     blocks.append(run.picture(figures.a_priori_spectra, run.arrays))
+    blocks.append(run.picture(figures.a_priori_times, run.arrays))
     if by_steps:
         caption = None if figures.law_known(by_steps) else figures.STEPS_WITHOUT_LAW
         blocks.append(run.picture(figures.sampler_steps, by_steps, results.get("floor"), caption=caption))
@@ -298,11 +299,32 @@ def _a_posteriori(run: Run) -> list[Block]:
     scores = run.picture(figures.rollout_scores, run.results, run.arrays)
     return [
         Paragraph(intro),
+        *_scales_table(run),
         scores,
         _rollout_table(run),
         *_statistics_table(run),
         *(run.picture(draw, run.arrays) for draw in _ROLLOUT_FIGURES),
     ]
+
+
+_SCALES = {
+    "reynolds": "Reynolds number U L / ν",
+    "rms_velocity": "U, rms velocity",
+    "integral_length": "L, integral length",
+    "rms_vorticity": "rms vorticity",
+    "turnover_time": "turnover time 2π / rms(w)",
+    "largest_velocity": "largest velocity",
+    "cfl": "CFL number of it",
+}
+
+
+def _scales_table(run: Run) -> list[Block]:
+    """What flow this is, from the true ensembles; nothing where an older run has none."""
+    scales = run.get("a_posteriori", "scales_truth")
+    if not scales:
+        return []
+    row = [number(scales, name) for name in _SCALES] + [run.get("a_posteriori", "decorrelation_time_truth")]
+    return [Table(("flow", *_SCALES.values(), "decorrelation time"), [("truth", *row)])]
 
 
 def _rollout_table(run: Run) -> Table:
