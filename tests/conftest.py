@@ -97,7 +97,8 @@ def compiled(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         patch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**34))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        # To keep an entry jax looks through all others: of quick programs that takes longer than to make them anew.
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         # Where in the source an operation was made is written into each program, for whom debugs it: a tenth of the time.

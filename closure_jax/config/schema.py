@@ -7,6 +7,7 @@ file defines it, and `module:Class` where an installed module does: a new interp
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import re
@@ -75,7 +76,8 @@ class Field:
 _FLAX = frozenset({"parent", "name"})
 
 
-def fields_of(cls: type, given: frozenset[str] = frozenset()) -> dict[str, Field]:
+@functools.cache
+def fields_of(cls: type, given: frozenset[str] = frozenset()) -> Mapping[str, Field]:
     """The fields of a dataclass or Flax module that are configuration, by name.
 
     Raises:
@@ -100,7 +102,7 @@ def fields_of(cls: type, given: frozenset[str] = frozenset()) -> dict[str, Field
                 " tuple[int, ...], tuple[float, ...] or tuple[str, ...]"
             )
         found[field.name] = Field(kind, default, texts.get(field.name, ""))
-    return found
+    return types.MappingProxyType(found)
 
 
 def parts_of(cls: type) -> dict[str, Choice]:
