@@ -152,9 +152,8 @@ def start_processes(folder: Path, count: int, devices_each: int) -> list[subproc
     return [
         subprocess.Popen(
             [sys.executable, "-c", script, str(EXPERIMENT), str(folder / "gradients.npz"), *overrides],
-            # each has a folder of compiled programs: it would else read what another is still writing
-            env=environment
-            | {"JAX_PROCESS_ID": str(number), "JAX_COMPILATION_CACHE_DIR": str(folder / f"compiled{number}")},
+            # no compiled programs are kept: one would read what another is still writing
+            env=environment | {"JAX_PROCESS_ID": str(number), "JAX_ENABLE_COMPILATION_CACHE": "false"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
