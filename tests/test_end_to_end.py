@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, refusal
 from PIL import Image
 
 import closure_jax
-from closure_jax.commands import study
+from closure_jax import pretrained
+from closure_jax.commands import study, transfer
 from closure_jax.evaluation import measures
 from closure_jax.pages.comparison import reading
 from closure_jax.workdir import write_json
@@ -261,6 +262,16 @@ def test_a_run_that_is_killed_and_then_asked_to_end_continues_and_equals_an_unbr
 
 HANDFUL = ("fm_ga", "dm_physical", "si_empirical_joint")
 """Two phases, with a term of the latent and without an autoencoder, and one."""
+
+
+def test_a_closure_of_the_papers_flow_may_be_asked_about_another_one(finished):
+    (folder, _), trained = finished, pretrained.opened(finished[0])[1]
+    changes = ["flow.viscosity=2e-3", "problem.noise_sigma=1e-4", "evaluation.states=2"]
+    other = transfer._changed(folder, trained, changes)
+    assert (other.problem.flow.viscosity, other.problem.noise_sigma) == (2e-3, 1e-4)
+    assert transfer._name(changes, transfer._of_flow(other.config)) == "noise_sigma=1e-4,viscosity=2e-3"
+    for change, said in (("network.width=3", "expected a change of the flow, such as --config.flow."), ("seed=1", "flow")):
+        assert said in refusal(transfer._changed, folder, trained, [change])
 
 
 @pytest.fixture(scope="module")

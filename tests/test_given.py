@@ -99,9 +99,9 @@ def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
         ({"resolved": pairs["resolved"]}, "can't be read"),
         (
             pairs | {"time": 0.1 * whole + 0.03},
-            "has times 0.13, 0.23, 0.33, ...: expected at least 2, each a whole multiple",
+            "has times 0.13, 0.23, 0.33, ...: expected at least 2, evenly spaced",
         ),
-        (pairs | {"time": whole**2}, "expected at least 2, each a whole multiple"),
+        (pairs | {"time": whole**2}, "expected at least 2, evenly spaced"),
         ({"other": whole}, "nor resolved"),
         (pairs | {"subgrid": pairs["subgrid"][:, :, :8]}, "has train closure of shape"),
         (pairs | {"subgrid": pairs["subgrid"] * np.nan}, "not finite"),

@@ -28,11 +28,11 @@ COMMANDS = {
         "closure_jax.commands.sweep", "run the matrix of experiments, skipping what is done, and compare them"
     ),
     "study": Command(
-        "closure_jax.commands.study", "questions that one run does not answer: data_efficiency[:preset], holding"
+        "closure_jax.commands.study", "questions that one run does not answer: data_efficiency[:preset], latent_size[:preset], holding"
     ),
     "transfer": Command(
         "closure_jax.commands.transfer",
-        "run a trained closure in a flow that it has not seen: transfer RUN --config.problem.viscosity=1e-3",
+        "run a trained closure in a flow that it has not seen: transfer RUN --config.flow.viscosity=2e-3",
     ),
     "bench": Command(
         "closure_jax.commands.bench", "time the parts of a closure beside the least time that this device allows"

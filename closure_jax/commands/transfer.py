@@ -1,4 +1,4 @@
-"""`./launch.sh transfer RUN --config.problem.FIELD=VALUE`: what a closure does in a flow that it was not trained on.
+"""`./launch.sh transfer RUN --config.flow.FIELD=VALUE`: what a closure does in a flow that it was not trained on.
 
 Nothing is trained, nor fitted: the coefficients of the closures beside the model, and the memory of noise, are those of the data
 that the model has seen.
@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from closure_jax import config as config_lib
 from closure_jax import files, pretrained
 from closure_jax.commands import cli, origins, train
-from closure_jax.config import Experiment
+from closure_jax.config import Experiment, sections
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate
 from closure_jax.pages import results as results_lib
@@ -31,14 +33,17 @@ MEASURES = {
 }
 """What a closure breaks by; a table each."""
 
-_CHANGED = ("problem.", "data.", "evaluation.", "sampler.", "coupling.")
+_JUDGED = ("data.", "evaluation.", "sampler.", "coupling.")
 
 
 def _command(arguments: Sequence[str]) -> None:
     parser = cli.Parser("transfer", "Judge the closure of a finished run in another flow; nothing is trained.")
     parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="work directory of a finished run")
     parser.add_argument("--output", type=pathlib.Path, help="folder of all cases; default RUN-transfer")
-    parser.epilog = "--config.problem.FIELD=VALUE says what differs, such as --config.problem.viscosity=1e-3."
+    parser.epilog = (
+        "--config.flow.FIELD=VALUE or --config.problem.FIELD=VALUE says what differs: --config.flow.viscosity=2e-3 of the"
+        " paper's problem, --config.problem.viscosity=1e-3 of LES."
+    )
     changes = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
     options = parser.parse_args([word for word in arguments if not word.startswith("--config.")])
     processes.start()
@@ -51,7 +56,7 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
 
     Args:
       run: work directory of a finished run.
-      changes: `problem.FIELD=VALUE`, and fields of how it is judged.
+      changes: SECTION.FIELD=VALUE of the problem or of a part of it, such as `flow`, and fields of how it is judged.
       output: folder of the cases, and of transfer.md, their table.
     Raises:
       UserError: the run has not ended, or the changes are of no other flow, or of more than the flow.
@@ -59,7 +64,7 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
     check(WorkDir(run).results() is not None, f"'{run}' has no results.json: expected a run that has ended")
     model, trained = pretrained.opened(run)
     experiment = _changed(run, trained, changes)
-    work = WorkDir(output / _name(changes))
+    work = WorkDir(output / _name(changes, _of_flow(experiment.config)))
     work.check(experiment.config)
     with work.lock():
         seen = origins.data_of(trained)
@@ -116,15 +121,14 @@ def _last(value: Any) -> float | None:
 
 def _changed(run: pathlib.Path, trained: Experiment, changes: Sequence[str]) -> Experiment:
     """The experiment of the run in another flow."""
-    check(
-        any(text.startswith("problem.") for text in changes),
-        "transfer: expected a change of the flow, such as --config.problem.viscosity=1e-3",
-    )
     config = WorkDir(run).config()
+    flow = _of_flow(config)
+    example = f"--config.{flow[-1]}viscosity=1e-3"
+    check(any(text.startswith(flow) for text in changes), f"transfer: expected a change of the flow, such as {example}")
     for text in changes:
-        if not config_lib.current_name(config, text.partition("=")[0]).startswith(_CHANGED):
+        if not config_lib.current_name(config, text.partition("=")[0]).startswith((*flow, *_JUDGED)):
             raise UserError(
-                f"--config.{text}: the closure stays as it is, expected fields of {', '.join(_CHANGED)} alone"
+                f"--config.{text}: the closure stays as it is, expected fields of {', '.join((*flow, *_JUDGED))} alone"
             )
     config_lib.override(config, changes)
     experiment = config_lib.build(config)
@@ -139,10 +143,14 @@ def _changed(run: pathlib.Path, trained: Experiment, changes: Sequence[str]) -> 
     return experiment
 
 
-def _name(changes: Sequence[str]) -> str:
+def _of_flow(config: ConfigDict) -> tuple[str, ...]:
+    """What names of fields begin with that make the flow: the section of the problem, and those of its parts."""
+    return ("problem.", *(f"{name}." for name in sections.sections_of(config) if name not in sections.SECTIONS))
+
+
+def _name(changes: Sequence[str], flow: tuple[str, ...]) -> str:
     """Of a case's folder, after what differs in its flow: forcing_wavenumber=3,viscosity=1e-3."""
-    flow = sorted(text.removeprefix("problem.") for text in changes if text.startswith("problem."))
-    return ",".join(flow).replace("/", "_")
+    return ",".join(sorted(text.partition(".")[2] for text in changes if text.startswith(flow))).replace("/", "_")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ Schema `closure_jax/1`:
 The last tenth of the training trajectories validates. Files in the authors' layout, (field, x, y) in order of trajectory
 under train_vorticity_64, train_nonlinear_64, test_vorticity_64, test_nonlinear_64, are read as well; so are pairs of any
 solver, `resolved` and `subgrid` (trajectory, time, x, y), of which the last tenth of the trajectories tests, with an optional
-`time` (time,) of evenly spaced snapshots, 1, 2, 3, ... without it.
+`time` (time,) of evenly spaced snapshots, the first at a whole number of intervals above 0; 1, 2, 3, ... without it.
 """
 
 import contextlib
@@ -208,8 +208,8 @@ def _any_times(path: pathlib.Path, file: h5py.File) -> np.ndarray:
     even = interval > 0 and np.allclose(np.diff(time), interval, rtol=1e-4)
     if not even or first < 0.5 or abs(first - round(first)) > 1e-3:
         raise UserError(
-            f"data file '{path}' has times {', '.join(f'{one:g}' for one in time[:3])}, ...: expected at least 2, each a whole"
-            " multiple of the interval between two, above 0; or leave out time"
+            f"data file '{path}' has times {', '.join(f'{one:g}' for one in time[:3])}, ...: expected at least 2, evenly"
+            " spaced, the first one interval or some after 0, such as 0.1, 0.2, ...; or leave out time"
         )
     return time
 
