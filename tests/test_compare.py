@@ -22,7 +22,17 @@ from closure_jax.commands import compare
 from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages import drawing
 from closure_jax.pages import results as results_lib
-from closure_jax.pages.comparison import claims, content, estimates, published, reading, rollout, summaries, verdicts
+from closure_jax.pages.comparison import (
+    claims,
+    content,
+    estimates,
+    holding,
+    published,
+    reading,
+    rollout,
+    summaries,
+    verdicts,
+)
 from closure_jax.pages.comparison import runs as comparison
 from closure_jax.pages.comparison import tables as comparison_tables
 
@@ -677,7 +687,7 @@ def test_the_tables_have_a_row_for_each_model_with_its_figures(folders, tmp_path
     assert "0.333" in ga  # spread ratio at one step
     assert ga.endswith("| 0.865 | 0.865 |")  # coverage of 90 %, and spread over error, at 50 steps
     rollouts = next(line for line in text.splitlines() if line.startswith("| FM GA | 3 | 4 | 5 |"))
-    assert rollouts.endswith("| 0.00250 | 0.500 | 1.500 | 1.250 | 0.945 | 0.00500 | 1 |")
+    assert rollouts.endswith("| 5 | 4 | 0.007 ± 0.005 | 0.00250 | 0.500 | 1.500 | 1.250 | – | 0.00500 | 1 |")
     assert "./launch.sh experiments/fm_ga.py:small" in text and "3 min 00 s" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):  # Markdown wants as many cells in each row
         assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -772,13 +782,13 @@ def test_baselines_have_a_row_a_preset_and_lines(tmp_path):
         results["a_posteriori"] |= {"time": curve, "relative_error": curve}
         run = write_run(tmp_path / name, "flow_matching", "mp", results=results)
         whole[name] = comparison_tables.as_text(rollout.rollout_table(models_of(run))).rows[0]
-    assert whole["whole"] == whole["some"] and whole["some"][2] == "25"
+    assert whole["whole"] == whole["some"] and whole["some"][3] == "25"
     rows = comparison_tables.as_text(table).rows
     assert [row[0] for row in rows] == ["FM recon", "FM GA", "truth", "no closure", "exact mean"]
-    assert rows[1] == ["FM GA", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "1250"]  # by member
-    assert rows[2] == ["truth", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "250"]
-    assert rows[3] == ["no closure", "0.250", "0.750", "2.500", "–", "–", "–", "62.5"]
-    assert rows[4] == ["exact mean", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
+    assert rows[1] == ["FM GA", "5", "0.00200", "0.00600", "0.0100", "0.0150", "0.00500", "1", "1250"]  # by member
+    assert rows[2] == ["truth", "5", "0.000500", "0.00150", "0.00250", "0.0100", "–", "–", "250"]
+    assert rows[3] == ["no closure", "5", "0.250", "0.750", "2.500", "–", "–", "–", "62.5"]
+    assert rows[4] == ["exact mean", "5", "0.0150", "0.0350", "0.0550", "0", "0.500", "–", "–"]
 
 
 def test_statistics_of_a_rollout_stand_beside_those_of_the_truth_and_of_baselines(tmp_path):
@@ -866,6 +876,30 @@ def test_a_study_alone_is_compared(tmp_path):
     compare.compare([write_study(tmp_path / "study", 0.5)], tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["data_efficiency"]
     assert "DM physical, published" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_what_stands_in_several_studies_counts_once_and_other_ensembles_stand_apart(tmp_path):
+    one = write_holding(tmp_path / "one")
+    again = write_holding(tmp_path / "again")
+    study = json.loads((again / "study.json").read_text())
+    study["points"] = [point for point in study["points"] if point["closure"] == "oracle"]
+    study["points"] += [point | {"members": 8} for point in study["points"]]
+    (again / "study.json").write_text(json.dumps(study))
+    found = holding.lines(reading.read([one, again])[1])
+    assert [line.closure for line in found].count("oracle (2 x 64)") == 2  # held, scaled
+    assert all(len(points) == 1 for line in found if "oracle" in line.closure for points in line.by_period.values())
+
+
+def test_each_preset_of_a_study_has_a_claim_of_its_own(tmp_path):
+    folders = [write_study(tmp_path / name, gain) for name, gain in (("small", 0.5), ("medium", 1.0))]
+    for folder in folders:
+        study = json.loads((folder / "study.json").read_text())
+        (folder / "study.json").write_text(json.dumps(study | {"preset": folder.name}))
+    for order in (folders, folders[::-1]):
+        found = claims.claims([], reading.read(order)[1])
+        ours = [one for one in found if one.title.startswith("GA") and "training data" in one.title]
+        said = {name: one.verdict for one in ours for name in ("small", "medium") if f"preset {name}" in one.sentence}
+        assert len(ours) == 2 and said == {"small": "holds", "medium": "alike"}
 
 
 @pytest.mark.slow

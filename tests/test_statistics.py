@@ -80,6 +80,8 @@ def test_the_decorrelation_time_is_a_quarter_of_a_period():
     assert statistics.decorrelation_time(waves, 0.5) == pytest.approx(2.0, abs=0.03)
     assert math.isnan(statistics.decorrelation_time(np.broadcast_to(waves[:1], waves.shape), 0.5))  # still
     assert math.isnan(statistics.decorrelation_time(waves[:1], 0.5))
+    drift = np.linspace(0, 1, 40)[:, None, None, None, None] * waves[:1]  # its mean over time alone makes a zero
+    assert math.isnan(statistics.decorrelation_time(drift, 0.5))
 
 
 def test_a_run_that_blew_up_has_no_statistics():

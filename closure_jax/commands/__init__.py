@@ -28,7 +28,8 @@ COMMANDS = {
         "closure_jax.commands.sweep", "run the matrix of experiments, skipping what is done, and compare them"
     ),
     "study": Command(
-        "closure_jax.commands.study", "questions that one run does not answer: data_efficiency[:preset], latent_size[:preset], holding"
+        "closure_jax.commands.study",
+        "questions that one run does not answer: data_efficiency[:preset], latent_size[:preset], holding",
     ),
     "transfer": Command(
         "closure_jax.commands.transfer",

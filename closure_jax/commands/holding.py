@@ -14,6 +14,7 @@ from closure_jax import files, pretrained, random
 from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
+from closure_jax.coupling.draw import is_random
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate, measures, reference
 from closure_jax.files import Kept
@@ -75,7 +76,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     planned = [
         (closure, kind, rule)
         for closure in closures
-        for kind in options.rules.split(",")
+        for kind in _kinds(options.rules, closure.draw, experiment)
         for rule in _rules(kind, periods, closure.draw)
     ]
     settings = _settings(options, experiment)
@@ -139,6 +140,11 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
     if law is not None and ORACLE not in [closure.name for closure in found]:
         found.append(Closure(ORACLE, 0, ORACLE, "", law))
     return found, first
+
+
+def _kinds(rules: str, draw: Draw, experiment: Experiment) -> list[str]:
+    """The rules by which a draw is run: one without noise has none to hold."""
+    return rules.split(",") if is_random(draw, experiment.data.resolution) else ["fresh"]
 
 
 def _rules(kind: str, periods: Sequence[int], draw: Draw) -> list[Coupling]:

@@ -103,10 +103,13 @@ def rollouts(
                 (_member_keys(key, first, group), fields[0, now].reshape(*group, *grid)), parts
             )
             if compiled is None:  # from a state of its own: what is donated may be gone after lowering
-                compiled = run.lower(each, begin(each, initial), 0).compile()
+                apart = begin(each, initial)
+                compiled = run.lower(each, apart, 0).compile()
+                jax.block_until_ready(look(apart))
             state = begin(each, initial)
             if begun.leaves:
                 state = devices.from_host(begun.leaves, state, parts)
+            jax.block_until_ready(state)
             begun.starts()
             for index in range(begun.frame, units * frames_per_unit):
                 state = compiled(each, state, index * segment)

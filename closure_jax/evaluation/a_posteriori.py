@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from closure_jax import random
-from closure_jax.coupling import Coupling
+from closure_jax.coupling import Coupling, Fresh
 from closure_jax.coupling.draw import Draw, is_random
 from closure_jax.coupling.ensemble import Rollout
 from closure_jax.data.dataset import Dataset
@@ -37,8 +37,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The `a_posteriori` part of results.json, and arrays for the report.
 
-    A baseline without noise runs as one member, a new closure each step; one with noise runs by its own rule, an attribute
-    `coupling`, or else as the model does.
+    What has no noise runs as one member, a new closure each step, whatever the rule; a baseline with noise runs by its own rule,
+    an attribute `coupling`, or else as the model does.
 
     Args:
       problem: has a solver, and the truth on its grid.
@@ -53,7 +53,7 @@ def evaluate(
       seen: data that rules and baselines are fitted to; None: the same.
     """
     true = reference(problem, dataset, seed if shared is None else shared.seed, settings, kept, shared, seen)
-    coupling = coupling.fit(draw, true.windows)
+    coupling = coupling.fit(draw, true.windows) if is_random(draw, true.initial.shape[-1]) else Fresh()
     key = random.stream(seed, "model_ensemble")
     learned, found = true.judged(draw, coupling, key, "model ensemble", measures)
     baselines = {

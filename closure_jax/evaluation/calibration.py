@@ -53,12 +53,20 @@ def coverage(samples: np.ndarray, truths: np.ndarray) -> dict[str, float]:
     Between two such intervals their shares are interpolated, and beyond the last one 1 is the next; quantiles interpolated in
     value would cover less than they should, by an amount that depends on E and on the law. With under 3, 9 and 19 members the
     intervals of 50, 80 and 90 % reach beyond the last one: right on average, but blunt, since a truth far outside counts in part.
+    nan without spread, and where `is_blunt`.
     """
     if not metrics.rms_spread(samples) > 0:
         return dict.fromkeys(map(str, LEVELS), float("nan"))
     shares, half = rank_shares(samples, truths).mean(axis=0), np.array(LEVELS) / 200
     covered = share_below(shares, 0.5 + half) - share_below(shares, 0.5 - half)
-    return dict(zip(map(str, LEVELS), covered.tolist(), strict=True))
+    blunt = [is_blunt(level, samples.shape[1]) for level in LEVELS]
+    return dict(zip(map(str, LEVELS), np.where(blunt, np.nan, covered).tolist(), strict=True))
+
+
+def is_blunt(level: float, members: float) -> bool:
+    """Whether a truth outside of all members would count as covered by more than half; so it is of 80 and 90 % with under 4 and
+    9 members. It counts by 1 - (E + 1) (1 - level) / 2."""
+    return (members + 1) * (100 - level) < 100
 
 
 def rank_histogram(samples: np.ndarray, truth: np.ndarray) -> dict[str, float | list[float]]:

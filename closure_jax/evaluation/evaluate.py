@@ -10,7 +10,7 @@ import numpy as np
 from closure_jax import config as config_lib
 from closure_jax.closure import StochasticClosure
 from closure_jax.config import Experiment
-from closure_jax.coupling.draw import FixedSteps
+from closure_jax.coupling.draw import FixedSteps, is_random
 from closure_jax.data.batches import in_blocks
 from closure_jax.data.dataset import FIELDS, Dataset
 from closure_jax.evaluation import (
@@ -103,7 +103,8 @@ def run(
             )
         results["a_posteriori"]["sampler_steps"] = ev.rollout_sampler_steps
         fitted = results["a_posteriori"]["coupling"]
-        results["a_posteriori"]["coupling"] = {"kind": experiment.config.coupling.kind, **fitted}
+        kind = experiment.config.coupling.kind if is_random(draw, experiment.data.resolution) else "fresh"
+        results["a_posteriori"]["coupling"] = {"kind": kind, **fitted}
         arrays |= more
     results["settings"] = settings(experiment)
     return results, {name: np.asarray(array, np.float32) for name, array in (arrays | shown).items()}

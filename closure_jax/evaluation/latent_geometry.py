@@ -61,11 +61,15 @@ def evaluate(dataset: Dataset, model: StochasticClosure, states: int) -> tuple[d
         shown = _embeddings(full, latent, values.shape[:2]) | {"distances": _some_pairs(*pair)}
         arrays |= {f"geometry_{field}_{name}": array for name, array in shown.items()}
     trajectory = np.repeat(rows, len(columns))
-    in_full, in_latent = (
-        conditional_smoothness(distances["vorticity"][i], distances["closure"][i], trajectory) for i in (0, 1)
-    )
+    own = {field: [_in_own_units(one) for one in pair] for field, pair in distances.items()}
+    in_full, in_latent = (conditional_smoothness(own["vorticity"][i], own["closure"][i], trajectory) for i in (0, 1))
     results["conditional_smoothness"] = in_latent / in_full if in_full > 0 else float("nan")
     return results, arrays
+
+
+def _in_own_units(distances: np.ndarray) -> np.ndarray:
+    """Over their root mean square: the unit of a latent is arbitrary."""
+    return distances / max(float(np.sqrt(np.mean(distances**2, dtype=np.float64))), 1e-30)
 
 
 def spread(trajectories: int, snapshots: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -209,6 +209,7 @@ class Reference:
             "start_time": self.start,
             "time": [float(unit) for unit in range(self.settings.units + 1)],
             "relative_error_floor": OF_ROLLOUTS["relative_error"](self.second.fields, self.truth.fields, self.problem),
+            "crps_floor": OF_ROLLOUTS["crps"](self.second.fields, self.truth.fields, self.problem),
             "spread_truth": spread(self.truth.fields, self.truth.fields, self.problem),
             "seconds_per_time_unit_truth": self.truth.seconds / self.settings.units,
         }

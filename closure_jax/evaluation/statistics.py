@@ -31,7 +31,8 @@ class Statistics:
       density: probability density of vorticity in each bin, of all values, those beyond the edges too.
       values: how many values the density is made of.
       decorrelation_time: first zero of the autocorrelation in time about the mean over times and runs, between recorded times by
-        a straight line; nan where it has none in the rollout's length.
+        a straight line; nan where it has none within a quarter of the rollout: what is taken for the mean of a short one makes
+        a zero of its own.
     """
 
     enstrophy: np.ndarray
@@ -87,7 +88,7 @@ def decorrelation_time(fields: np.ndarray, interval: float) -> float:
     departure = fields - fields.mean(axis=tuple(range(fields.ndim - 2)), dtype=np.float64)
     correlation = [
         float(np.mean(departure[: len(departure) - lag] * departure[lag:]))
-        for lag in range(max(1, len(departure) // 2))
+        for lag in range(max(1, len(departure) // 4 + 1))
     ]
     for lag in range(1, len(correlation)):
         before, now = correlation[lag - 1], correlation[lag]

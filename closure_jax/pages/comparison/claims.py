@@ -30,6 +30,8 @@ _COST = "milliseconds_per_sample"
 _DISTORTION = {"distance_ratio_spread": -1, "distortion": -1, "distance_correlation": 1}  # sign: 1 where more is better
 _NOTHING = {"distance_ratio_spread": 2e-3, "distortion": 1e-2, "distance_correlation": 1e-3}
 """Differences that mean nothing however small the numbers are: latents of 0.9999 and 0.99999 are both isometric."""
+_LEAST = 1e-9
+"""Errors under it are 0."""
 _NO_FEATURE = 2e-3  # of a persistence diagram, whose distances are those of normalised fields
 
 
@@ -47,12 +49,16 @@ def claims(models: Sequence[Model], studies: Sequence[Study] = ()) -> list[Claim
 
     Args:
       models: gathered runs.
-      studies: of kind data_efficiency.
+      studies: those of kind data_efficiency are asked, of each preset by itself.
     """
     found = [one_step(models), speed(models), cheaper_than_physical(models)]
     found += [distortion(models, latent) for latent in REGULARISED]
     found += [topology(models, latent) for latent in REGULARISED]
-    return [*found, *(data_efficiency(studies, latent) for latent in REGULARISED)]
+    shares = [study for study in studies if study.kind == "data_efficiency"]
+    for preset in dict.fromkeys(study.preset for study in shares) or [""]:
+        alike = [study for study in shares if study.preset == preset]
+        found += [data_efficiency(alike, latent) for latent in REGULARISED]
+    return found
 
 
 def _missing(title: str, what: str) -> Claim:
@@ -287,7 +293,7 @@ def learning_curve(studies: Sequence[Study], latent: str, measure: str) -> dict[
     by_fraction: dict[float, list[tuple[float, float | None]]] = {}
     for point in _points(studies, latent):
         fraction, value = number(point, "fraction"), number(point, measure)
-        if fraction and value is not None and value > 0:
+        if fraction and value is not None:
             by_fraction.setdefault(fraction, []).append((value, number(point, "trajectories")))
     return {
         fraction: (float(np.mean([value for value, _ in found])), found[0][1])
@@ -305,7 +311,8 @@ def fraction_needed(curve: Mapping[float, float], target: float) -> float | None
         if place == 0:
             return fraction
         before = fractions[place - 1]
-        share = math.log(curve[before] / target) / math.log(curve[before] / error)
+        reached = max(error, _LEAST)
+        share = math.log(curve[before] / max(target, reached)) / math.log(curve[before] / reached)
         return before * (fraction / before) ** share
     return None
 

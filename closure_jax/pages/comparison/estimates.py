@@ -55,10 +55,9 @@ def interval(values: Sequence[float | None]) -> Estimate | None:
 
 
 def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of curves of one shape, nan values left out; curves of another shape than the first's too."""
+    """Mean of curves of one shape, nan where one of them is not finite: of those that are left the mean would jump. Curves of
+    another shape than the first's are left out."""
     if not curves:
         return np.array([])
-    same = np.stack([np.asarray(curve, dtype=float) for curve in curves if curve.shape == curves[0].shape])
-    known = np.isfinite(same)
-    total = np.where(known, same, 0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    mean = np.mean([np.asarray(curve, dtype=float) for curve in curves if curve.shape == curves[0].shape], axis=0)
+    return np.where(np.isfinite(mean), mean, np.nan)

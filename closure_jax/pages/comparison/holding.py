@@ -39,12 +39,24 @@ class Line:
 
 
 def lines(studies: Sequence[Study]) -> list[Line]:
-    """What studies of kind holding have, by closure and rule in the order in which they ran."""
-    found: dict[tuple[str, str], dict[int, list[Point]]] = {}
+    """What studies of kind holding have, by closure, rule and size of the ensembles, in the order in which they ran.
+
+    The same ensemble of several studies counts once: the oracle stands in each of them.
+    """
+    found: dict[tuple[Any, ...], dict[int, dict[tuple[Any, ...], Point]]] = {}
     for point in (point for study in studies if study.kind == "holding" for point in study.points):
-        by_period = found.setdefault((str(point["closure"]), str(point["rule"])), {})
-        by_period.setdefault(int(point["period"]), []).append(point)
-    return [Line(*name, dict(sorted(by_period.items()))) for name, by_period in found.items()]
+        of = point["closure"], point["rule"], point.get("states"), point.get("members_truth", point.get("members"))
+        same = tuple(point.get(name) for name in ("seed", "digest"))
+        found.setdefault(of, {}).setdefault(int(point["period"]), {}).setdefault(same, point)
+    sizes = {of[2:] for of in found}
+    return [
+        Line(
+            str(closure) if len(sizes) == 1 else f"{closure} ({states:g} x {members:g})",
+            str(rule),
+            {period: list(points.values()) for period, points in sorted(by_period.items())},
+        )
+        for (closure, rule, states, members), by_period in found.items()
+    ]
 
 
 def error_at(place: int) -> Callable[[Point], float | None]:
@@ -64,9 +76,10 @@ def spread_ratio(point: Point) -> float | None:
 
 
 def cost_ratio(point: Point) -> float | None:
-    """Time of a rollout over that of the true system, with as many members."""
+    """Time of a member over that of one of the true system."""
     mine, truth = number(point, "seconds_per_time_unit"), number(point, "seconds_per_time_unit_truth")
-    return mine / truth if mine is not None and truth else None
+    members, true = number(point, "members"), number(point, "members_truth")
+    return mine / truth * ((true or members or 1) / (members or 1)) if mine is not None and truth else None
 
 
 def table(shown: Sequence[Line]) -> Table:

@@ -32,11 +32,12 @@ _MOST_BASELINES = 5  # lines in a figure
 def rollout_table(models: Sequence[Model]) -> Table:
     """Models, the truth and the baselines in the solver: errors at three times, spread and CRPS at the end, cost.
 
-    What does not depend on a model, the truth and the baselines, has one row a preset, from the first model that has it.
+    What does not depend on a model, the truth and the baselines, has one row for each preset, number of members and length.
     """
     rows = _rows(models, _rollout_cells)
     head = (
         "in the solver",
+        "time units",
         *("error at the first time", "in the middle", "at the end"),
         *("spread at the end", "CRPS at the end", "finite fraction", "ms per member and time unit"),
     )
@@ -85,26 +86,45 @@ def _statistics_cells(model: Model, measures: Callable[[Run], Any], leads: Seque
 def _rows(
     models: Sequence[Model], cells_of: Callable[[Model, Callable[[Run], Any]], Sequence[Cell]]
 ) -> list[Sequence[Cell]]:
-    """A row for each model that has a rollout; then, once a preset, for the truth and the baselines, from the first model that
-    has them.
+    """A row for each model that has a rollout; then for the truth and the baselines, once for each preset, number of members and
+    length of rollouts, from the first model that has them.
 
     `cells_of(model, measures)` gives the cells after the name, `measures` the measures of one closure in a run's rollout.
     """
+    coupled = [model for model in models if any(look_up(run.results, "a_posteriori") for run in model.runs)]
+    label = _circumstances(coupled)
     rows: list[Sequence[Cell]] = []
-    several = len({model.preset for model in models}) > 1
-    for preset in dict.fromkeys(model.preset for model in models):
+    for preset in dict.fromkeys(model.preset for model in coupled):
         others: dict[str, Sequence[Cell]] = {}
-        for model in (model for model in models if model.preset == preset):
-            if not any(look_up(run.results, "a_posteriori") for run in model.runs):
-                continue
+        for model in (model for model in coupled if model.preset == preset):
             rows.append((model.name, *cells_of(model, lambda run: look_up(run.results, "a_posteriori"))))
-            label = f", {preset}" if several else ""
-            others.setdefault("truth" + label, cells_of(model, _truth))
+            others.setdefault("truth" + label(model), cells_of(model, _truth))
             for name in dict.fromkeys(name for run in model.runs for name in baselines(run.results)):
                 cells = cells_of(model, lambda run, name=name: baselines(run.results).get(name))
-                others.setdefault(name + label, cells)
+                others.setdefault(name + label(model), cells)
         rows += [(name, *cells) for name, cells in others.items() if any(cell is not None for cell in cells)]
     return rows
+
+
+def _circumstances(models: Sequence[Model]) -> Callable[[Model], str]:
+    """What the truth and the baselines of a model depend on, as far as these models differ in it."""
+
+    def of(model: Model) -> tuple[str, ...]:
+        rollout = next(found for run in model.runs if (found := look_up(run.results, "a_posteriori")))
+        members, last = number(rollout, "members_truth") or number(rollout, "members"), number(rollout, "time", -1)
+        return (
+            model.preset,
+            "" if members is None else f"{members:g} members",
+            "" if last is None else f"{last:g} time units",
+        )
+
+    found = [of(model) for model in models]
+    differ = [len(set(values)) > 1 for values in zip(*found, strict=True)]
+
+    def label(model: Model) -> str:
+        return "".join(f", {text}" for text, shown in zip(of(model), differ, strict=True) if shown and text)
+
+    return label
 
 
 def _truth(run: Run) -> dict[str, Any]:
@@ -112,7 +132,7 @@ def _truth(run: Run) -> dict[str, Any]:
     rollout = look_up(run.results, "a_posteriori") or {}
     return {
         # of a second true ensemble
-        **{name: rollout.get(f"{name}_floor") for name in ("relative_error", *OF_STATISTICS)},
+        **{name: rollout.get(f"{name}_floor") for name in ("relative_error", "crps", *OF_STATISTICS)},
         "spread": rollout.get("spread_truth"),
         "seconds_per_time_unit": rollout.get("seconds_per_time_unit_truth"),
         "members": rollout.get("members_truth"),
@@ -138,7 +158,8 @@ def _rollout_cells(model: Model, measures: Callable[[Run], Any]) -> list[Estimat
             for run in model.runs
         ]
     )
-    return [*errors, estimate("spread", -1), estimate("crps", -1), estimate("finite_fraction"), cost]
+    length = interval([number(run.results, "a_posteriori", "time", -1) for run in model.runs])
+    return [length, *errors, estimate("spread", -1), estimate("crps", -1), estimate("finite_fraction"), cost]
 
 
 def _middle(time: Sequence[Any]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from closure_jax import config as config_lib
 from closure_jax.errors import UserError
+from closure_jax.evaluation.calibration import is_blunt
 from closure_jax.pages.comparison.estimates import Estimate
 from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.results import baselines, flat, look_up, member_milliseconds, number, setting
@@ -112,6 +113,13 @@ def _chosen_on(model: Model) -> Cell:
     return "validation" if model.at(model.best_steps, "validation_crps") is not None else "test"
 
 
+def _covered(run: Run) -> float | None:
+    """Coverage of 90 % at the rollout's last time; None of ensembles that are too small."""
+    members = number(run.results, "a_posteriori", "members")
+    blunt = members is None or is_blunt(90, members)
+    return None if blunt else number(run.results, "a_posteriori", "coverage", "90", -1)
+
+
 _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A priori": (
         "The closure sampled for single states. Best: the number of sampler steps with the least CRPS on states of the "
@@ -156,17 +164,19 @@ _COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "A posteriori": (
         "The closure inside the solver, at the last time of the rollout: error of the ensemble mean relative to the true "
         "one, that of a second true ensemble, the solver alone, ensemble spread over the true spread and over its own error "
-        "(1 is perfect), how many true members the central 90 % of the ensemble hold, share of rollouts without overflow.",
+        "(1 is perfect), how many true members the central 90 % of the ensemble hold, a dash where its members are too few to "
+        "say, share of rollouts without overflow. Floors fall with the number of members and grow with time.",
         (
             ("seeds", lambda model: len(model.runs)),
             ("sampler steps", lambda model: look_up(model.runs[0].results, "a_posteriori", "sampler_steps")),
             ("time units", _result("a_posteriori", "time", -1)),
+            ("members", _result("a_posteriori", "members")),
             ("error", _result("a_posteriori", "relative_error", -1)),
             ("a second truth", _result("a_posteriori", "relative_error_floor", -1)),
             ("no closure", _alone),
             ("spread / true spread", lambda model: model.derived(_last_spread_ratio)),
             ("spread / error", _result("a_posteriori", "spread_over_error", -1)),
-            ("coverage of 90 %", _result("a_posteriori", "coverage", "90", -1)),
+            ("coverage of 90 %", lambda model: model.derived(_covered)),
             ("CRPS", _result("a_posteriori", "crps", -1)),
             ("finite fraction", _result("a_posteriori", "finite_fraction")),
         ),

@@ -140,7 +140,7 @@ def a_priori_fields(arrays: Arrays) -> Figure:
     else:
         limits = (0.0, color_limit(spread, 1.2 * float(deviation)))
         groups.append((f"exact: {float(deviation):.2g} (1/time²)", limits, [("spread", spread)]))
-    figure, panels, bars = _field_groups(groups, float(arrays["domain_length"]))
+    figure, panels, bars = _field_groups(groups, float(arrays.get("domain_length", 1.0)))
     if deviation is not None:
         bars[-1].axvline(float(deviation), color="white", linewidth=2)
     for axes, time in zip(panels, arrays["a_priori_time"], strict=True):

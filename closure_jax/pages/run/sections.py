@@ -334,6 +334,7 @@ def _rollout_table(run: Run) -> Table:
     truth = {
         "relative_error": results.get("relative_error_floor"),  # of a second true ensemble
         "spread": results.get("spread_truth"),
+        "crps": results.get("crps_floor"),
         "seconds_per_time_unit": results.get("seconds_per_time_unit_truth"),
     }
     rows: list[Sequence[Any]] = []
