@@ -114,6 +114,19 @@ def test_the_fit_finds_memory_and_drag():
     assert Matern(drag=(0.0,)).fit(draw, windows) == Matern(rule.memory_steps, (0.0,))
 
 
+def test_what_an_estimated_mean_is_wrong_by_is_no_part_of_the_residual():
+    interval, dt = 2, 0.01
+    fast = np.full(SHELLS, 8.0)
+    vorticity, residual = (
+        along(np.full(SHELLS, s), (40, 120), seed)[:, ::interval] for s, seed in ((20.0, 1), (8.0, 2))
+    )
+    windows = Windows(vorticity, residual, interval * dt, dt)
+    known, estimated = (Matern().fit(draw, windows) for draw in (Linear(), Linear(even=1.0, secret=True)))
+    np.testing.assert_allclose(known.memory_steps[1:4], fast[1:4], rtol=0.15)
+    np.testing.assert_allclose(estimated.memory_steps[1:4], known.memory_steps[1:4], rtol=0.25)
+    np.testing.assert_allclose(estimated.drag[1:4], known.drag[1:4], rtol=0.25)
+
+
 def test_what_is_white_has_neither_memory_nor_drag():
     rng = np.random.default_rng(0)
     vorticity, residual = rng.standard_normal((2, 32, 12, N, N))

@@ -65,9 +65,9 @@ class Matern:
             return self
         found = residual(draw, windows, "memory_steps=" if not self.memory_steps else "drag=")
         fluctuation, vorticity = np.fft.rfft2(found.values), np.fft.rfft2(np.asarray(found.vorticity, np.float64))
-        interval = windows.interval / windows.dt
-        steps = np.asarray(self.memory_steps) if self.memory_steps else memory(fluctuation, vorticity, interval)
-        drag = self.drag or _as_tuple(balance(fluctuation, vorticity, steps, interval, windows.dt))
+        interval, error = windows.interval / windows.dt, _of_shells(found.error_power)
+        steps = np.asarray(self.memory_steps) if self.memory_steps else memory(fluctuation, vorticity, interval, error)
+        drag = self.drag or _as_tuple(balance(fluctuation, vorticity, steps, interval, windows.dt, error))
         return Matern(self.memory_steps or _as_tuple(steps), drag)
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
@@ -155,21 +155,29 @@ def process(steps: Float[np.ndarray, "*shape"]) -> list[Float[np.ndarray, "*shap
 # --- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def memory(fluctuation: np.ndarray, vorticity: np.ndarray, interval: float) -> Float[np.ndarray, " shell"]:
+def memory(
+    fluctuation: np.ndarray, vorticity: np.ndarray, interval: float, error: np.ndarray | float = 0.0
+) -> Float[np.ndarray, " shell"]:
     """s of each shell, in steps, from the residual's autocorrelation at one interval; 0 where it is not three standard errors
     above 0.
 
     Args:
       fluctuation, vorticity: transforms of the residual and of the vorticity, (window, time, n, n // 2 + 1).
       interval: between two times, in steps.
+      error: power of the residual, by shell, that the estimate of its mean adds; of each time by itself.
     """
-    lag_one, error = _lag_one(fluctuation)
-    kept = (lag_one > _SURE * error) & (_power(vorticity).mean(axis=0) > 0)
+    lag_one, uncertain = _lag_one(fluctuation, error)
+    kept = (lag_one > _SURE * uncertain) & (_power(vorticity).mean(axis=0) > 0)
     return np.where(kept, interval * _time(lag_one), 0.0)
 
 
 def balance(
-    fluctuation: np.ndarray, vorticity: np.ndarray, steps: Float[np.ndarray, " given"], interval: float, dt: float
+    fluctuation: np.ndarray,
+    vorticity: np.ndarray,
+    steps: Float[np.ndarray, " given"],
+    interval: float,
+    dt: float,
+    error: np.ndarray | float = 0.0,
 ) -> Float[np.ndarray, " shell"]:
     """The drag of each shell, a rate [1/time]: T sigma^2 / E, at most a quarter in a step.
 
@@ -177,11 +185,12 @@ def balance(
     product of their autocorrelations, both taken for those of Matern processes.
 
     Args:
-      fluctuation, vorticity, interval: as for `memory`.
+      fluctuation, vorticity, interval, error: as for `memory`.
       steps: the noise's time by shell; the last one stands for all shells above.
       dt: time of a step.
     """
-    variance, enstrophy = _power(fluctuation).mean(axis=0), _power(vorticity).mean(axis=0)
+    variance = np.maximum(_power(fluctuation).mean(axis=0) - error, 0.0)
+    enstrophy = _power(vorticity).mean(axis=0)
     own = np.asarray(steps)[np.minimum(np.arange(len(variance)), len(steps) - 1)]
     lag_one, _ = _lag_one(vorticity)
     together = dt * overlap(own, interval * _time(lag_one))
@@ -207,15 +216,21 @@ def _time(correlation: Float[np.ndarray, " shell"]) -> Float[np.ndarray, " shell
 
 def _power(field_hat: np.ndarray, lag: int = 0) -> Float[np.ndarray, "window shell"]:
     """Mean over times and over a shell's modes of a field with itself `lag` times later, by window."""
-    shell, weight = spectral.shells(field_hat.shape[-2])
     product = np.real(field_hat[:, lag:] * np.conj(field_hat[:, : field_hat.shape[1] - lag])).mean(axis=1)
-    sums = [np.bincount(shell.ravel(), (one * weight).ravel()) for one in product]
-    return np.stack(sums) / np.bincount(shell.ravel(), weight.ravel())
+    return np.stack([_of_shells(one) for one in product])
 
 
-def _lag_one(field_hat: np.ndarray) -> tuple[Float[np.ndarray, " shell"], Float[np.ndarray, " shell"]]:
-    """Autocorrelation at one interval by shell, and its standard error; 0 where there is no variance."""
-    later, power = _power(field_hat, 1), _power(field_hat)
+def _of_shells(power: Float[np.ndarray, "n half"]) -> Float[np.ndarray, " shell"]:
+    """Mean over each shell's modes."""
+    shell, weight = spectral.shells(power.shape[0])
+    return np.bincount(shell.ravel(), (power * weight).ravel()) / np.bincount(shell.ravel(), weight.ravel())
+
+
+def _lag_one(
+    field_hat: np.ndarray, error: np.ndarray | float = 0.0
+) -> tuple[Float[np.ndarray, " shell"], Float[np.ndarray, " shell"]]:
+    """Autocorrelation at one interval by shell, and its standard error; 0 where there is no variance beside `error`."""
+    later, power = _power(field_hat, 1), np.maximum(_power(field_hat) - error, 0.0)
     whole = np.where(power.mean(axis=0) > 0, power.mean(axis=0), np.inf)
     found = later.mean(axis=0) / whole
     return found, standard_error((later - found * power) / whole)

@@ -12,6 +12,7 @@ from closure_jax import random
 from closure_jax.coupling.base import Windows
 from closure_jax.coupling.draw import Draw
 from closure_jax.errors import check
+from closure_jax.physics import spectral
 
 _FIELDS, _FIELDS_OF_PAIRS = 4_096, 256  # of the windows, whose residual is computed; where pairs estimate the mean
 _PAIRS = 4  # antithetic pairs that estimate a conditional mean which the draw does not know
@@ -25,12 +26,20 @@ class Residual:
     Attributes:
       values: (window, time, n, n), physical units, float64.
       vorticity: (window, time, n, n), where it was taken.
-      error: variance that the estimate of the mean adds to it; 0 where the draw knows its mean.
+      error_power: (n, n // 2 + 1), what the estimate of the mean adds to the mean of |transform|^2; 0 where the draw knows its
+        mean.
     """
 
     values: Float[np.ndarray, "window time n n"]
     vorticity: Float[np.ndarray, "window time n n"]
-    error: float
+    error_power: Float[np.ndarray, "n half"]
+
+    @property
+    def error(self) -> float:
+        """The variance that the estimate of the mean adds."""
+        n = self.error_power.shape[0]
+        _, weight = spectral.shells(n)
+        return float(np.sum(weight * self.error_power)) / n**4
 
 
 def residual(draw: Draw, windows: Windows, label: str) -> Residual:
@@ -66,20 +75,21 @@ def standard_error(contributions: np.ndarray) -> Any:
 
 def _conditional_mean(
     draw: Draw, vorticity: Float[np.ndarray, "batch n n"]
-) -> tuple[Float[np.ndarray, "batch n n"], float]:
-    """E[H | w] by the draw itself, else estimated by antithetic pairs; and the variance that the estimate has."""
+) -> tuple[Float[np.ndarray, "batch n n"], Float[np.ndarray, "n half"]]:
+    """E[H | w] by the draw itself, else estimated by antithetic pairs; and the power of what the estimate is wrong by."""
     keys = random.stream(0, "coupling")
 
     def block(numbers: Int[Array, " batch"], fields: Float[Array, "batch n n"]) -> tuple[Array, Array]:
         own = draw.mean(fields)
         if own is not None:
-            return own, jnp.zeros(())
+            return own, jnp.zeros(spectral.shells(fields.shape[-1])[0].shape)
         repeated = jnp.repeat(fields, _PAIRS, axis=0)
         of_field = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(keys, number), _PAIRS))(numbers)
         noise = draw.noise(of_field.reshape(-1), repeated)
         pairs = (draw.draw(noise, repeated) + draw.draw(jax.tree.map(jnp.negative, noise), repeated)) / 2
         pairs = pairs.reshape(len(fields), _PAIRS, *fields.shape[1:])
-        return pairs.mean(axis=1), jnp.mean(jnp.var(pairs, axis=1, ddof=1)) / _PAIRS
+        deviations = jnp.fft.rfft2(pairs - pairs.mean(axis=1, keepdims=True))
+        return pairs.mean(axis=1), jnp.mean(jnp.abs(deviations) ** 2, axis=(0, 1)) / (_PAIRS - 1)
 
     run, found = jax.jit(block), []
     for first in range(0, len(vorticity), _BLOCK):
@@ -88,4 +98,4 @@ def _conditional_mean(
         )  # the last block takes some of the first fields again
         found.append(run(numbers, jnp.asarray(vorticity[numbers])))
     means, errors = zip(*found, strict=True)
-    return np.concatenate(means)[: len(vorticity)].astype(np.float64), float(np.mean(errors))
+    return np.concatenate(means)[: len(vorticity)].astype(np.float64), np.mean(errors, axis=0)

@@ -26,7 +26,8 @@ class Statistics:
 
     Attributes:
       enstrophy: w^2 / 2 by shell of integer wavenumber, (n // 2 + 1,).
-      flux: enstrophy that the resolved advection takes from all shells up to each, per time, (n // 2 + 1,).
+      flux: enstrophy that the resolved advection, cut by the 2/3 rule, takes from all shells up to each, per time, (n // 2 + 1,);
+        so for a solver that keeps its smallest modes too, whose own flux differs in the last shells.
       edges: of bins of vorticity, over the truth's range.
       density: probability density of vorticity in each bin, of all values, those beyond the edges too.
       values: how many values the density is made of.
