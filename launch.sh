@@ -42,6 +42,7 @@ main() {
   if [ -n "${CLOSURE_JAX_PYTHON:-}" ]; then
     python=$(command -v "$CLOSURE_JAX_PYTHON") && [ -x "$python" ] ||
       die "CLOSURE_JAX_PYTHON=$CLOSURE_JAX_PYTHON is no program that can be run"
+    [ "$("$python" -c 'print(6 * 7)' 2>/dev/null)" = 42 ] || die "CLOSURE_JAX_PYTHON=$CLOSURE_JAX_PYTHON is no Python"
     [[ $python == /* ]] || python=$PWD/$python
     exec "$python" "$home/launcher" "$python" "$@"
   fi

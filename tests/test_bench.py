@@ -301,7 +301,7 @@ def test_a_row_that_the_peer_lacks_has_no_ratio_and_another_form_of_it_has_a_lin
 def test_mistakes_are_refused_in_one_line_and_nothing_is_written(capsys):
     for argument, said in (
         ("--only=encode_compct", "--only=encode_compct is no benchmark; the nearest is 'encode_compact'"),
-        ("--devices=0", "--devices=0: expected a whole number above 0"),
+        ("--devices=0", "--devices=0: expected a whole number from 1"),
         ("--devices=64", "--devices=64: expected at most 1, the cpu devices here"),
         ("--repeats=0", "--repeats=0: expected a whole number above 0"),
         ("--output=folder", "--output=folder: expected a file that ends in .json"),

@@ -246,6 +246,52 @@ def test_judging_keeps_the_configuration_of_the_run(capsys, folder):
         assert e.coupling.period == 1
 
 
+def test_a_run_is_judged_as_what_it_is(capsys, folder):
+    finished(folder / "w")
+    for other in (f"--config={REPOSITORY / 'experiments' / 'cs_physical.py'}:tiny", f"--config={EXPERIMENT}:small"):
+        assert "holds a run of fm_ga:tiny" in refused(capsys, other, "--workdir=w", "--mode=evaluate")
+    assert "--workdir is empty" in refused(capsys, TINY, "--workdir=")
+
+
+def test_batches_that_do_not_divide_over_the_devices_are_told_first(capsys, folder, monkeypatch):
+    monkeypatch.setattr(main.devices, "count", lambda: 2)
+    for section in ("autoencoder", "transport"):
+        line = refused(capsys, TINY, "--workdir=w", f"--config.{section}.batch_size=15")
+        assert f"--config.{section}.batch_size=15 does not divide over 2 devices" in line
+
+
+def test_a_configuration_without_its_parts_is_refused(capsys, folder):
+    (folder / "own.py").write_text(
+        "import ml_collections\n\n\ndef get_config(preset):\n    return ml_collections.ConfigDict()\n"
+    )
+    assert "get_config returned one without 'experiment'" in refused(capsys, "--config=own.py:tiny")
+
+
+def test_names_of_pieces_that_no_module_can_have_are_refused(capsys, folder):
+    for name in (":x", ".foo:Bar", "os:sep"):
+        assert f"--config.network.kind={name}" in refused(capsys, TINY, f"--config.network.kind={name}")
+
+
+def test_a_fork_that_was_stopped_while_it_copied_begins_again(capsys, folder, monkeypatch):
+    source = finished(folder / "old")
+    (source / "checkpoints/transport/60").mkdir(parents=True)
+    given = [TINY, f"--config.data.path={authors_file(folder / 'fields.h5')}", "--workdir=new", "--fork=old"]
+    copy = workdir.WorkDir.fork
+
+    def stopped(*arguments):
+        copy(*arguments)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(programs, "train", lambda run: (_ for _ in ()).throw(UserError("trained")))
+    monkeypatch.setattr(workdir.WorkDir, "fork", stopped)
+    assert main.main(given) == 2 and "stopped" in capsys.readouterr().err
+    monkeypatch.setattr(workdir.WorkDir, "fork", copy)
+    assert main.main(given) == 2 and "trained" in capsys.readouterr().err
+    assert (folder / "new/checkpoints/transport/60").is_dir()
+    (source / "metrics.jsonl").write_text("{\n{}\n")
+    assert "metrics.jsonl" in refused(capsys, *given[:-2], "--workdir=other", "--fork=old")
+
+
 def test_a_spoilt_config_json_is_refused(capsys, folder):
     file = finished(folder / "w") / "config.json"
     for text in (b"{", b"", b"[]", b"3", b"\xff\xfe", b'{"seed": "first"}', b'{"rotation": 1}'):
@@ -389,8 +435,8 @@ def test_an_unusable_data_file_is_refused(capsys, tmp_path):
             ["expected pairs of this flow", "exchanged"],
         ),
         (lambda: own_file(file, np.linspace(1, 3, 40)), ["40 snapshots from t = 1 to 3", "40 from 1.05 to 3"]),
-        (lambda: own_file(file, np.ones(40)), ["40 times of 40 snapshots", "ascending"]),
-        (lambda: own_file(file, np.ones(3)), ["3 times of 40 snapshots"]),
+        (lambda: own_file(file, np.ones(40)), ["time of shape (40,)", "ascending"]),
+        (lambda: own_file(file, np.arange(1.0, 4.0)), ["3 times of 40 snapshots"]),
     ]
     for make, named in cases:
         if file.is_dir():

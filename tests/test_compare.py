@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, configured
+from helpers import REPOSITORY, configured, refusal
 from PIL import Image
 from scipy import stats
 
@@ -876,6 +876,34 @@ def test_a_study_alone_is_compared(tmp_path):
     compare.compare([write_study(tmp_path / "study", 0.5)], tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "figures").iterdir()] == ["data_efficiency"]
     assert "DM physical, published" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_summaries_of_anybody_are_refused_in_one_line_or_stay_in_their_folder(tmp_path):
+    whole = reading.summary(reading.of_folder(write_run(tmp_path / "run", "flow_matching", "ga")))
+    file = tmp_path / "theirs.json"
+
+    def changed(path: str, value) -> Path:
+        found = json.loads(json.dumps(whole))
+        *parts, last = path.split(".")
+        inner = functools.reduce(dict.__getitem__, parts, found)
+        inner[last] = value
+        file.write_text(json.dumps(found))
+        return file
+
+    for path, value in (
+        ("results.a_priori.by_steps", [1]),
+        ("results.a_priori.by_steps.1", "x"),
+        ("results.a_posteriori", "x"),
+        ("results.a_posteriori.baselines", [1]),
+        ("results.a_posteriori.coupling", [1]),
+        ("results.a_posteriori.relative_error", [0.0, "x"]),
+        ("config.seed", [1, 2]),
+    ):
+        message = refusal(reading.read, [changed(path, value)])
+        assert str(file) in message and path.removeprefix("results.").removeprefix("config.") in message, path
+    (run,), _ = reading.read([changed("config.experiment", "../../escaped/evil")])
+    (named,) = summaries.named([run])
+    assert "/" not in named.label and not named.label.startswith(".")
 
 
 def test_what_stands_in_several_studies_counts_once_and_other_ensembles_stand_apart(tmp_path):

@@ -119,7 +119,10 @@ def test_results_have_every_key(finished):
     assert rollout["hold"] == 5 and rollout["coupling"] == {"kind": "extrapolated", "period": 5, "mean": "antithetic"}
     assert rollout["relative_error_floor"][0] == 0 < rollout["relative_error_floor"][1]
     assert rollout["spread_over_error"][0] is None and rollout["spread_over_error"][1] > 0
-    assert all(covered[0] is None and 0 <= covered[1] <= 1 for covered in rollout["coverage"].values())
+    assert all(
+        rollout["coverage"][level][0] is None and 0 <= rollout["coverage"][level][1] <= 1 for level in ("50", "80")
+    )
+    assert rollout["coverage"]["90"] == [None, None]  # of four members
     assert rollout["baselines"].keys() == {"none", "exact_mean"}
 
 

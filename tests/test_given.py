@@ -89,6 +89,25 @@ def test_a_tenth_of_the_trajectories_tests_and_times_may_be_left_out(pairs, tmp_
     np.testing.assert_array_equal(read.closure["test"], many["subgrid"][-2:].astype(np.float32))
 
 
+def test_times_of_single_precision_are_even_and_what_the_file_says_is_not_asked(pairs, tmp_path, capsys):
+    many = {name: np.tile(fields, (1, 40, 1, 1)) for name, fields in pairs.items()}
+    file = write(tmp_path / "pairs.h5", **many, time=(0.1 * np.arange(1, 241)).astype(np.float32))
+    given = [COMMAND, f"--workdir={tmp_path / 'run'}", "--config.problem.kind=given", f"--config.data.path={file}"]
+    experiment, _ = train.resolve(*train._parse(given))
+    assert (experiment.problem.dt, experiment.data.burn_in) == (
+        pytest.approx(0.1, rel=1e-6),
+        pytest.approx(0.0, abs=1e-9),
+    )
+    assert len(experiment.simulation().snapshot_times()) == 240
+    assert train.main([*given, "--config.data.end=3"]) == 2
+    assert "--config.data.end=3: of given pairs" in capsys.readouterr().err
+    for time in (np.arange(1.0), np.ones((240, 1)), np.array([b"a"] * 240)):
+        write(file, **many, time=time)
+        assert train.main(given) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "expected at least 2 numbers, ascending" in line
+
+
 def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
     few = {name: fields[:2] for name, fields in pairs.items()}
     flat = {name: fields.reshape(-1, COARSE, COARSE) for name, fields in pairs.items()}

@@ -25,6 +25,7 @@ NEEDED += ("closure_jax/errors.py", "closure_jax/commands/__init__.py")
 STUB = """#!/usr/bin/env bash
 case "$*" in
   */launcher\\ *) exec "{python}" "$@" ;;
+  *"-c print(6 * 7)") echo 42 ;;
   *"-m venv"*)
     for folder; do :; done
     rm -rf "$folder" && mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" && : >"$folder/pyvenv.cfg"

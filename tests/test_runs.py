@@ -91,9 +91,14 @@ def test_mistakes_are_refused_in_one_line(capsys):
         ),
         (study, ["holding", "--periods=1,7"], "--periods: '7': expected divisors of the 1000 solver steps"),
         (study, ["holding", "--states=9"], "--states=9: expected a whole number from 1 to 8"),
-        (study, ["holding", "--members=1"], "--members=1: expected a whole number of at least 2"),
-        (study, ["holding", "--time=0"], "--time=0: expected a whole number above 0"),
+        (study, ["holding", "--members=1"], "--members=1: expected a whole number from 2"),
+        (study, ["holding", "--time=0"], "--time=0: expected a whole number from 1"),
+        (study, ["holding", "--periods=\u00b2"], "--periods: '\u00b2': expected divisors"),
+        (study, ["holding", f"--time={10**20}"], "expected a whole number from 1 to 100,000 time units"),
+        (study, [study_of, "--config.seed=7"], "--config.seed=7: the study sets seed itself"),
+        (study, [study_of, "--config.evaluation.steps=1,5"], "the study sets evaluation.steps itself"),
         (demo, ["--members=1"], "--members=1"),
+        (demo, [f"--seed={2**32}"], "expected a whole number from 0 to 4,294,967,295"),
         (demo, ["--pack=nothing"], "has no config.json"),
     ):
         assert said in refusal(command.main, capsys, *arguments)

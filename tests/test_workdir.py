@@ -143,6 +143,28 @@ def test_what_does_not_change_training_may_differ(work):
     work.check(configured("tiny", "flow_matching", "ga", "coupling.kind=fresh"))
 
 
+def test_what_training_goes_through_may_differ_only_after_it(work):
+    through = ("coupling.",)
+    work.write_config(configured("tiny"), {})
+    assert "coupling.period = 5, asked for 1" in refusal(work.check, changed("coupling.period", 1), through)
+    work.check(changed("evaluation.states", 3), through)
+    (work.path / "checkpoints" / "closure").mkdir(parents=True)
+    work.check(changed("coupling.period", 1), through)
+
+
+@pytest.mark.parametrize("name", ["results.json", "metrics.jsonl", "checkpoints"])
+def test_what_nobody_knows_of_what_it_is_is_refused(work, name):
+    (work.path / name).mkdir(parents=True)
+    assert f"holds {name} but no config.json" in refusal(work.check, configured("tiny"))
+
+
+def test_a_path_that_checkpoints_could_not_be_read_from_is_refused(tmp_path):
+    for name in ("run[1]", "[a]/run", "r*n"):
+        message = refusal(WorkDir(tmp_path / name).check, configured("tiny"))
+        assert "expected a path without" in message and name in message
+    WorkDir(tmp_path / "a (1) ?, ü").check(configured("tiny"))
+
+
 def test_checking_writes_nothing(tmp_path):
     WorkDir(tmp_path / "new").check(configured("tiny"))
     assert list(tmp_path.iterdir()) == []

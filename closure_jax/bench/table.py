@@ -30,10 +30,10 @@ def read_peer(path: pathlib.Path) -> Peer:
     try:
         rows = json.loads(path.read_text())
         devices_named = dict.fromkeys(str(row["device"]) for row in rows)
-        return Peer({row["name"]: float(row["seconds"]) for row in rows}, "; ".join(devices_named))
+        return Peer({str(row["name"]): float(row["seconds"]) for row in rows}, "; ".join(devices_named))
     except FileNotFoundError:
         raise UserError(f"--against={path} is not there: expected a file that bench --output has written") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(
             f"--against={path} is no list of {{name, seconds, device}}: expected a file of bench --output"
         ) from None

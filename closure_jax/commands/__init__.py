@@ -91,7 +91,7 @@ def find_experiment(argument: str) -> str:
     path, separator, preset = (argument, "", "") if argument.endswith(".py") else argument.rpartition(":")
     for folder in (pathlib.Path.cwd(), home()):
         found = folder / path
-        if found.is_file():
+        if len(found.name) < 256 and found.is_file():
             return str(found.parent.resolve() / found.name) + separator + preset
     names = sorted(file.stem for file in (home() / "experiments").glob("*.py") if file.stem != "__init__")
     near = difflib.get_close_matches(pathlib.Path(path).stem.lower(), names, n=3, cutoff=0)

@@ -31,8 +31,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.repeats is not None and options.repeats < 1:
         raise UserError(f"--repeats={options.repeats}: expected a whole number above 0")
-    if options.devices < 1:
-        raise UserError(f"--devices={options.devices}: expected a whole number above 0")
+    if not 1 <= options.devices <= 256:
+        raise UserError(f"--devices={options.devices}: expected a whole number from 1 to 256")
     for name, suffix in (("output", ".json"), ("docs", ".md")):
         path = getattr(options, name)
         if path is not None and (path.suffix != suffix or path.is_dir()):

@@ -35,7 +35,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
     Raises:
       UserError: an input that can't be read, or an output that can't be used; nothing is written.
     """
-    _check_output(output, docs)
+    check_output(output, docs)
     found, studies = reading.read(directories)
     if docs is not None:  # the page is that of the summaries beside it, so that they make it again
         found = summaries.named([summaries.as_run(run.path, reading.summary(run)) for run in found])
@@ -72,7 +72,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
         print(f"written: {path}")
 
 
-def _check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
+def check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file: expected a folder, which is made where it is not there")
     if (output / "config.json").exists() or (output / "study.json").exists():

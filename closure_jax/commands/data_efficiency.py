@@ -40,6 +40,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
       UserError: an option or an override is impossible, or a run failed.
     """
     preset, latents = runs.studied(preset, options.latents, options.seeds)
+    runs.leave_alone(overrides, "seed", "data.train_trajectories", "evaluation.steps")
     folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
     planned: dict[runs.Run, dict[str, Any]] = {}
     steps = _autoencoder_steps(latents, preset, overrides)

@@ -35,9 +35,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--pack", metavar="RUN", help="instead, put the closure of a finished run into the package")
     options = parser.parse_args(arguments)
-    for name, least in (("time", 1), ("members", 2), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name}={getattr(options, name)}: expected a whole number of at least {least}")
+    for name, least, most in (("time", 1, 100_000), ("members", 2, 1_000_000), ("seed", 0, 2**32 - 1)):
+        if not least <= getattr(options, name) <= most:
+            raise UserError(f"--{name}={getattr(options, name)}: expected a whole number from {least} to {most:,}")
     if pathlib.Path(options.output).exists() and not pathlib.Path(options.output).is_dir():
         raise UserError(f"--output={options.output} is a file: expected a folder")
     return options

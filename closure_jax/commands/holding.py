@@ -167,7 +167,7 @@ def _periods(text: str, experiment: Experiment) -> list[int]:
     unit, periods = round(1 / solver.dt), text.split(",")
     for period in periods:
         check(
-            period.isdigit() and int(period) > 0 and unit % int(period) == 0,
+            period.isascii() and period.isdigit() and int(period) > 0 and unit % int(period) == 0,
             f"--periods: '{period}': expected divisors of the {unit} solver steps in a time unit",
         )
     return [int(period) for period in periods]
@@ -179,8 +179,10 @@ def _settings(options: argparse.Namespace, experiment: Experiment) -> reference.
         1 <= options.states <= tests,
         f"--states={options.states}: expected a whole number from 1 to {tests}, the test trajectories",
     )
-    check(options.members >= 2, f"--members={options.members}: expected a whole number of at least 2")
-    check(options.time >= 1, f"--time={options.time}: expected a whole number above 0")
+    check(
+        2 <= options.members <= 1_000_000, f"--members={options.members}: expected a whole number from 2 to 1,000,000"
+    )
+    check(1 <= options.time <= 100_000, f"--time={options.time}: expected a whole number from 1 to 100,000 time units")
     return reference.Settings(options.states, options.members, ev.rollout_start, options.time, ev.rollout_chunk)
 
 

@@ -47,6 +47,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
       UserError: an option or an override is impossible, or a run failed.
     """
     preset, latents = runs.studied(preset, options.latents, options.seeds)
+    runs.leave_alone(overrides, "seed")
     check(options.distorted > 0, f"--distorted={options.distorted}: expected a number above 0")
     sizes = _sizes(options.sizes)
     check(

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -36,18 +36,25 @@ def data_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
 
 
-def take_from_file(config: ConfigDict) -> None:
+def take_from_file(config: ConfigDict, overrides: Sequence[str] = ()) -> None:
     """Where pairs are all that is given (`problem.kind = given`), takes their size and times from the file, in place.
 
     Raises:
-      UserError: the file can't be read.
+      UserError: the file can't be read, or an override sets what the file says.
     """
     if config.problem.kind != "given" or not config.data.path:
         return
     size, time = dataset_lib.size_and_times(pathlib.Path(config.data.path))
-    interval = float(time[1] - time[0])
+    interval = float(f"{(time[-1] - time[0]) / (len(time) - 1):.7g}")  # times of single precision are not quite even
+    first = round(float(time[0]) / interval)
     found = {"problem.dt": interval, "data.snapshot_every": 1, "data.resolution": size}
-    found |= {"data.burn_in": float(time[0]) - interval, "data.end": float(time[-1])}
+    found |= {"data.burn_in": (first - 1) * interval, "data.end": (first - 1 + len(time)) * interval}
+    for text in overrides:
+        field = config_lib.current_name(config, text.partition("=")[0])
+        if field in found:
+            raise UserError(
+                f"--config.{text}: of given pairs '{config.data.path}' says it, {found[field]:g}: leave the option out"
+            )
     config_lib.override(config, [f"{field}={value}" for field, value in found.items()])
 
 
@@ -151,8 +158,11 @@ def check_fork(options: argparse.Namespace, work: WorkDir) -> None:
     source.config()  # refuses what is no run
     if source.path.resolve() == work.path.resolve():
         raise UserError(f"--fork={options.fork}: expected another run than that of --workdir")
-    began = (work.path / "config.json").exists()
-    if began and work.provenance().get("forked_from") != str(source.path):
+    source.records()  # refuses what is damaged
+    marks = (
+        work.path / name for name in ("provenance.json", "results.json", "checkpoints/closure")
+    )  # a fork ends with the first
+    if any(mark.exists() for mark in marks) and work.provenance().get("forked_from") != str(source.path):
         raise UserError(
             f"--fork={options.fork}: work directory '{work.path}' holds a run that did not begin so: give another --workdir"
         )

@@ -96,6 +96,13 @@ def studied(preset: str, latents: str, seeds: int) -> tuple[str, list[str]]:
     return preset, chosen
 
 
+def leave_alone(overrides: Sequence[str], *fields: str) -> None:
+    """Raises UserError where an override sets a field that a study sets itself."""
+    for text in overrides:
+        field = text.partition("=")[0]
+        check(field not in fields, f"--config.{text}: the study sets {field} itself; leave it out")
+
+
 def run_all(runs: Sequence[Run], label: str) -> list[Run]:
     """Starts those runs that are not done, in order, and returns the ones that are done in the end.
 

@@ -69,6 +69,7 @@ def _command(arguments: Sequence[str]) -> None:
     found.sort(
         key=lambda file: not file.stem.endswith("_recon")
     )  # other latents are held against those of reconstruction
+    compare.check_output(output, docs)
     planned = matrix(found, preset, options.seeds, folder, overrides)
     done = runs.run_all(planned, "sweep")
     if done:

@@ -54,6 +54,8 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     for option, given in beside.items():
         if options.rehearse and given:
             raise UserError(f"--rehearse with {option}: expected one of them; a rehearsal is of a whole new run")
+    if options.workdir == "":
+        raise UserError("--workdir is empty: expected a folder")
     if options.config:
         config = config_lib.load(options.config, "paper" if devices.has_accelerator() else "small")
         work = WorkDir(options.workdir or pathlib.Path("runs") / f"{config.experiment}-{config.preset}")
@@ -63,7 +65,13 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     else:
         raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
     if options.mode == "evaluate":
-        config = work.config()
+        asked, config = config, work.config()
+        for name in ("experiment", "preset"):
+            if asked[name] != config[name]:
+                raise UserError(
+                    f"--config is {asked.experiment}:{asked.preset}, and work directory '{work.path}' holds a run of"
+                    f" {config.experiment}:{config.preset}: expected its own, or none, which its folder says"
+                )
         for text in overrides:
             if not config_lib.current_name(config, text.partition("=")[0]).startswith(JUDGED_FIELDS):
                 raise UserError(
@@ -71,9 +79,10 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
                     " problem.settling_time can be changed"
                 )
     config_lib.override(config, overrides)
-    origins.take_from_file(config)
+    if options.mode != "evaluate":
+        origins.take_from_file(config, overrides)
     experiment = config_lib.build(config)
-    work.check(config)
+    work.check(config, getattr(experiment.program, "trained_through", ()))
     if options.fork is not None:
         origins.check_fork(options, work)
     return experiment, work
@@ -121,7 +130,8 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
             if not before:
-                if fork is not None:
+                if fork is not None:  # provenance, which comes last, says that all is there
+                    work.write_config(experiment.config, None)
                     processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
@@ -129,7 +139,6 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
                 return
-        work.write_config(experiment.config, facts)
         processes.on_main(lambda: judge(experiment, dataset, model, work, facts))
         if rehearsal:
             return
@@ -145,7 +154,7 @@ def judge(
     facts: dict[str, Any],
     seen: dataset_lib.Dataset | None = None,
 ) -> None:
-    """Evaluates, and writes arrays.npz, figures, report.html, the summary and, last, results.json.
+    """Evaluates, and writes arrays.npz, figures, report.html, the summary, the configuration and, last, results.json.
 
     Args:
       experiment: what is judged, and how.
@@ -169,15 +178,17 @@ def judge(
     head |= {name: facts[name] for name in ("revision", "trained_revision", "device")}
     results = head | results | {name: facts[name] for name in ("versions", "data_checksum")}
     named: dict[str, Any] = {**arrays}
+    config = config_lib.to_dict(experiment.config)
     content = io.BytesIO()  # to a file an archive goes in many small pieces
     np.savez_compressed(content, **named)
     with files.aside(work.path / "arrays.npz") as partial:
         partial.write_bytes(content.getvalue())
     with work.timed("report"):
-        report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()})
+        report.write_report(work.path, results | {"wall_seconds": work.wall_seconds()}, config)
     results["wall_seconds"] = work.wall_seconds()
-    judged = Run(work.path, config_lib.to_dict(experiment.config), results, arrays)
+    judged = Run(work.path, config, results, arrays)
     summaries.write(work.path / "summary.json", summaries.of(judged, facts, work.records()))
+    work.write_config(experiment.config, facts)
     work.write_results(results)
     evaluate.forget_rollouts(work)
 
@@ -194,10 +205,21 @@ def _command(arguments: Sequence[str]) -> None:
         _run(options, overrides)
 
 
+def _check_batches(experiment: Experiment) -> None:
+    """Raises UserError where a batch of some phase does not divide over the devices: told before anything is made."""
+    from closure_jax.training.phase import Phase
+
+    phases: list[Phase] = experiment.program.phases(experiment)
+    for phase in phases:
+        devices.check_batch(f"{phase.section}.batch_size", phase.training.settings.batch_size)
+
+
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if options.require_accelerator and not devices.has_accelerator():
         raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
     experiment, work = resolve(options, overrides)
+    if options.mode != "evaluate":
+        _check_batches(experiment)
     print(f"closure_jax on {devices.describe()}, preset {experiment.preset}, work directory {work.path}", flush=True)
     if options.dry_run:
         from closure_jax.bench import cost

@@ -48,7 +48,11 @@ def _command(arguments: Sequence[str]) -> None:
     options = parser.parse_args([word for word in arguments if not word.startswith("--config.")])
     processes.start()
     with processes.main_speaks():
-        transfer(options.run, changes, options.output or options.run.with_name(f"{options.run.name}-transfer"))
+        transfer(
+            options.run,
+            changes,
+            options.output or options.run.resolve().with_name(f"{options.run.resolve().name}-transfer"),
+        )
 
 
 def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) -> None:
@@ -73,7 +77,6 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
             facts = provenance.provenance(dataset.path, dataset.checksum)
             stored = WorkDir(run).provenance()
             facts |= {"transferred_from": str(run), "trained_revision": stored.get("trained_revision", "")}
-            work.write_config(experiment.config, facts)
             model = model.replace(steps=experiment.sampler.steps)
             processes.on_main(lambda: train.judge(experiment, dataset, model, work, facts, seen))
         else:

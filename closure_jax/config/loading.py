@@ -23,7 +23,7 @@ def load(spec: str, default_preset: str = "paper") -> ConfigDict:
     Raises:
       UserError: no such file, no get_config in it, or unknown preset.
     """
-    path_text, _, preset = spec.partition(":") if ":" in pathlib.Path(spec).name else (spec, "", "")
+    path_text, _, preset = spec.rpartition(":") if ":" in pathlib.Path(spec).name else (spec, "", "")
     file = pathlib.Path(path_text)
     if not file.is_file():
         raise UserError(f"configuration '{path_text}' is not a file: expected experiments/NAME.py[:preset]")
@@ -35,6 +35,11 @@ def load(spec: str, default_preset: str = "paper") -> ConfigDict:
         raise UserError(
             f"configuration '{path_text}': get_config returned {type(config).__name__}, expected a ConfigDict"
         )
+    for part in (*sections.HEAD, *sections.SECTIONS):
+        if part not in config:
+            raise UserError(
+                f"configuration '{path_text}': get_config returned one without '{part}', expected base(preset), changed"
+            )
     with config.unlocked():
         config.experiment = file.stem
     return config

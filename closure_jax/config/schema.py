@@ -251,12 +251,14 @@ def find(field: str, name: str, table: Mapping[str, Any], own: types.ModuleType 
         found: Any = own if where == OWN_FILE else importlib.import_module(where)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:
         raise UserError(f"--config.{field}={name}: module '{where}' can't be imported ({error}): install it") from None
     except AttributeError:
         raise UserError(
             f"--config.{field}={name}: there is no {attribute} in '{where}': expected it as when it was trained"
         ) from None
+    if not callable(found):
+        raise UserError(f"--config.{field}={name}: expected a class or a function, found a {type(found).__name__}")
     return found
 
 

@@ -220,6 +220,6 @@ class Evaluation:
             f"steps={self.steps}: expected different numbers of sampler steps, up to {MOST_STEPS:,}",
         )
         check(
-            abs(self.rollout_time - round(self.rollout_time)) < 1e-6,
-            f"rollout_time={self.rollout_time}: expected a whole number of time units",
+            round(self.rollout_time) >= 1 and abs(self.rollout_time - round(self.rollout_time)) < 1e-6,
+            f"rollout_time={self.rollout_time}: expected a whole number of time units, at least 1",
         )

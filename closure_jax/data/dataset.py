@@ -111,7 +111,7 @@ def load(
         with h5py.File(path) as file:
             if file.attrs.get("schema") == SCHEMA:
                 arrays = {(s, f): hdf5.whole(file, f"{s}/{f}") for s in SPLITS for f in FIELDS}
-                time, stored = hdf5.whole(file, "time"), file.attrs["checksum"]
+                time, stored = _times(path, file), file.attrs["checksum"]
                 _check_physics(path, file.attrs, physics or {})
             elif "train_vorticity_64" in file:
                 arrays = _authors_arrays(path, file, snapshots)
@@ -202,16 +202,27 @@ def _any_arrays(path: pathlib.Path, file: h5py.File) -> dict[tuple[str, str], np
 
 def _any_times(path: pathlib.Path, file: h5py.File) -> np.ndarray:
     count = file["resolved"].shape[1]
-    time = np.arange(1.0, count + 1) if "time" not in file else hdf5.whole(file, "time").astype(np.float64)
-    interval = time[1] - time[0] if len(time) > 1 else 0.0
+    time = np.arange(1.0, count + 1) if "time" not in file else _times(path, file)
+    interval = (time[-1] - time[0]) / (len(time) - 1) if len(time) > 1 else 0.0
     first = time[0] / interval if interval > 0 else float("nan")
-    even = interval > 0 and np.allclose(np.diff(time), interval, rtol=1e-4)
-    if not even or first < 0.5 or abs(first - round(first)) > 1e-3:
+    off = np.abs(time - time[0] - interval * np.arange(len(time)))
+    even = interval > 0 and np.all(off <= 1e-3 * interval + 1e-6 * np.abs(time))  # the latter: single precision
+    if not even or first < 0.5 or abs(first - round(first)) > 1e-2:
         raise UserError(
             f"data file '{path}' has times {', '.join(f'{one:g}' for one in time[:3])}, ...: expected at least 2, evenly"
             " spaced, the first one interval or some after 0, such as 0.1, 0.2, ...; or leave out time"
         )
     return time
+
+
+def _times(path: pathlib.Path, file: h5py.File) -> np.ndarray:
+    """/time of a file, float64."""
+    time = hdf5.whole(file, "time")
+    if time.ndim != 1 or time.dtype.kind not in "fiu" or len(time) < 2 or not np.all(np.diff(time) > 0):
+        raise UserError(
+            f"data file '{path}' has time of shape {time.shape} and type {time.dtype}: expected at least 2 numbers, ascending"
+        )
+    return time.astype(np.float64)
 
 
 def size_and_times(path: pathlib.Path) -> tuple[int, np.ndarray]:
@@ -223,7 +234,7 @@ def size_and_times(path: pathlib.Path) -> tuple[int, np.ndarray]:
     try:
         with h5py.File(path) as file:
             if file.attrs.get("schema") == SCHEMA:
-                return file["train/vorticity"].shape[-1], hdf5.whole(file, "time")
+                return file["train/vorticity"].shape[-1], _times(path, file)
             if "resolved" in file:
                 return file["resolved"].shape[-1], _any_times(path, file)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
@@ -239,7 +250,7 @@ def _check_shapes(arrays: dict[tuple[str, str], np.ndarray], path: pathlib.Path)
             raise UserError(
                 f"data file '{path}' has a {split} {field} of type {array.dtype}: expected float32 or float64"
             )
-        if not fits or array.shape[0] == 0:
+        if not fits or 0 in array.shape:
             raise UserError(
                 f"data file '{path}' has {split} {field} of shape {array.shape}: expected (trajectory, time, n, n), the same n"
                 " throughout and as many vorticities as closures"

@@ -36,14 +36,19 @@ def opened(where: str | pathlib.Path) -> tuple[StochasticClosure, Experiment]:
     """A trained closure, and the experiment that it is from.
 
     Args:
-      where: the name of one that ships with the package, such as 'fm_ga', or the work directory of a run that has ended.
+      where: the name of one that ships with the package, such as 'fm_ga', as text; or the work directory of a run that has ended.
     Raises:
-      UserError: there is none, a phase of the run is not trained, or a piece of the run is missing.
+      UserError: there is none, or two, a phase of the run is not trained, or a piece of the run is missing.
     """
-    if str(where) in names():
-        model, experiment, _ = shipped(str(where))
-        return model, experiment
     work = WorkDir(where)
+    if isinstance(where, str) and where in names():
+        if (work.path / "config.json").is_file():
+            raise UserError(
+                f"'{where}' is a closure that ships with the package and a run in this folder too: expected one of them;"
+                f" ./{where} is the run, and from another folder {where} the one that ships"
+            )
+        model, experiment, _ = shipped(where)
+        return model, experiment
     if not work.path.is_dir():
         raise UserError(
             f"'{where}' is no closure that ships with the package ({', '.join(names())}) and no folder: expected one of"

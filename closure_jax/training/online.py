@@ -13,7 +13,7 @@ error of the mean counts as spread, which pairs have got right. docs/one_step.md
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -64,6 +64,12 @@ class Online(Optimisation):
     period: int = 0
     trained: str = "network"
     start: str = ""
+
+    trained_through: ClassVar[tuple[str, ...]] = (
+        *("coupling.", "evaluation.rollout_sampler_steps"),
+        *("transport.rollout_t_max", "problem.solver_dt", "problem.settling_time"),
+    )
+    """Beginnings of fields of how closures are judged on which the training itself depends."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from closure_jax.errors import check, not_negative, positive
+from closure_jax.errors import check, positive
 from closure_jax.transport.base import Field, Steps
 from closure_jax.transport.regression import Regression, Tau, expand, fixed_noise
 
@@ -160,7 +160,7 @@ class FlowMatching(Interpolant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_negative(self, "rectify")
+        check(0 <= self.rectify <= 100, f"rectify={self.rectify}: expected a whole number from 0 to 100")
         positive(self, "rectify_steps")
 
     def mean(self, field: Field, condition: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"] | None:

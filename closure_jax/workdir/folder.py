@@ -11,7 +11,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -67,26 +67,40 @@ class WorkDir:
                 f"'{file}' can't be used ({error}): expected it as it was; restore it, or take another --workdir"
             ) from None
 
-    def check(self, config: ml_collections.ConfigDict) -> None:
-        """Raises UserError where the folder holds a run of another configuration, or damaged records; writes nothing."""
+    def check(self, config: ml_collections.ConfigDict, trained_through: Sequence[str] = ()) -> None:
+        """Raises UserError where the folder holds a run of another configuration, or damaged records; writes nothing.
+
+        Args:
+          config: what is asked for.
+          trained_through: beginnings of fields that training depends on too until it has ended, though others judge by them.
+        """
         try:
             is_file = self.path.exists() and not self.path.is_dir()
+            patterns = sorted(set("[]*") & set(str(self.path.resolve())))
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path} can't be used ({error.strerror}): expected a folder of yours"
             ) from None
         if is_file:
             raise UserError(f"--workdir={self.path} is a file: expected a folder")
+        if patterns:
+            raise UserError(
+                f"--workdir={self.path}: expected a path without {' and '.join(patterns)}, which stand for other letters where"
+                " checkpoints are written; give another --workdir"
+            )
         if not (self.path / "config.json").exists():
-            if (self.path / "checkpoints").exists():
-                raise UserError(
-                    f"work directory '{self.path}' holds checkpoints but no config.json, so that nobody knows of what: restore"
-                    " it, or give another --workdir"
-                )
+            for name in ("checkpoints", "results.json", "metrics.jsonl"):
+                if (self.path / name).exists():
+                    raise UserError(
+                        f"work directory '{self.path}' holds {name} but no config.json, so that nobody knows of what: restore"
+                        " it, or give another --workdir"
+                    )
             return
+        fixed = () if (self.path / "checkpoints" / "closure").exists() else tuple(trained_through)
         stored, asked = dict(config_lib.leaves(self.config())), dict(config_lib.leaves(config))
         for field in asked | stored:
-            if not field.startswith(FREE_FIELDS) and stored.get(field) != asked.get(field):
+            free = field.startswith(FREE_FIELDS) and not (fixed and field.startswith(fixed))
+            if not free and stored.get(field) != asked.get(field):
                 raise UserError(
                     f"work directory '{self.path}' holds a run with {field} = {stored.get(field)!r}, asked for"
                     f" {asked.get(field)!r}: give another --workdir, or delete that one"
@@ -118,14 +132,18 @@ class WorkDir:
                 f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
             ) from None
 
-    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
-        """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it."""
+    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any] | None) -> None:
+        """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it.
+
+        Without provenance the run has not begun yet: what it starts from is still to come.
+        """
         own = config_lib.own_source(config)
         if own is not None and processes.is_main():
             with files.aside(self.path / _OWN_FILE) as partial:
                 partial.write_text(own)
         write_json(self.path / "config.json", config_lib.to_dict(config))
-        write_json(self.path / "provenance.json", provenance)
+        if provenance is not None:
+            write_json(self.path / "provenance.json", provenance)
 
     def provenance(self) -> dict[str, Any]:
         """The provenance that `write_config` was last given; empty for a new folder."""

@@ -63,6 +63,7 @@ def of_folder(path: pathlib.Path) -> Run:
             " finish it"
         )
     results, config = _json(path / "results.json"), _json(path / "config.json")
+    summaries.check_parts(path / "results.json", config, results)
     try:
         found = files.read_npz(path / "arrays.npz")
         arrays = {name: array for name, array in found.items() if name.startswith(summaries.ARRAYS)}

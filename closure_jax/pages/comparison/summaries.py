@@ -148,10 +148,63 @@ def read(file: pathlib.Path) -> Run:
         content.get("kind") == KIND and all(isinstance(part, dict) for part in parts),
         f"'{file}' is no summary of a run: expected the summary.json that a finished run leaves",
     )
+    check_parts(file, content["config"], content["results"])
     try:
         return as_run(file, content)
     except (ValueError, TypeError):
         raise UserError(f"'{file}' has arrays that are none: expected the summary.json of a finished run") from None
+
+
+_TABLES = (
+    *(
+        ("a_priori",),
+        ("a_priori", "by_steps"),
+        ("autoencoder",),
+        ("latent_geometry",),
+        ("settings",),
+        ("wall_seconds",),
+    ),
+    *(("a_posteriori",), ("a_posteriori", "baselines"), ("a_posteriori", "coupling")),
+)
+"""Parts of results.json that are objects, where they are there."""
+
+
+def check_parts(file: pathlib.Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Raises UserError where parts of a configuration and of results are of other types than a run writes."""
+
+    def refuse(path: Sequence[str], value: Any, expected: str) -> None:
+        raise UserError(
+            f"'{file}' has {'.'.join(path)} of type {type(value).__name__}: expected {expected}, as a finished run leaves it"
+        )
+
+    for name, kind in (("seed", int), ("experiment", str), ("preset", str)):
+        if not isinstance(config.get(name), kind | None):
+            refuse((name,), config[name], "a whole number" if kind is int else "a text")
+    for path in _TABLES:
+        value: Any = results
+        for part in path:
+            value = value.get(part) if value else None
+        if not isinstance(value, Mapping | None):
+            refuse(path, value, "an object")
+        for name, one in (value or {}).items() if path[-1] in ("by_steps", "baselines") else ():
+            if not isinstance(one, Mapping | None):
+                refuse((*path, name), one, "an object")
+    _check_lists(file, results, ())
+
+
+def _check_lists(file: pathlib.Path, value: Any, path: tuple[str, ...]) -> None:
+    """Raises UserError where a list of results holds text."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            if name != "settings":
+                _check_lists(file, one, (*path, str(name)))
+    elif isinstance(value, list):
+        for one in value:
+            if isinstance(one, str):
+                raise UserError(
+                    f"'{file}' has text in {'.'.join(path)}: expected numbers, as a finished run leaves them"
+                )
+            _check_lists(file, one, path)
 
 
 def as_run(path: pathlib.Path, summary: Mapping[str, Any]) -> Run:
@@ -168,7 +221,7 @@ def named(runs: Sequence[Run]) -> list[Run]:
         variant = Model("", (run,)).variant
         more = [] if variant in ("", "online") else [variant.replace(", ", "-")]  # an experiment's name says the latter
         facts = [run.config.get("experiment"), *more, run.config.get("preset"), run.config.get("seed")]
-        base = "-".join(map(str, facts))
+        base = re.sub(r"[^\w.+-]", "_", "-".join(map(str, facts))).lstrip(".")  # a summary may be anybody's
         kept, number = run.label if re.fullmatch(rf"{re.escape(base)}(-\d+)?", run.label) else base, 1
         name = kept
         while name in found:

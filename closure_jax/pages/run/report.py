@@ -15,21 +15,24 @@ from closure_jax.pages.run.sections import Run
 from closure_jax.workdir import records
 
 
-def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = None) -> pathlib.Path:
+def write_report(
+    directory: pathlib.Path, results: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+) -> pathlib.Path:
     """Writes report.html and figures/ from config.json, metrics.jsonl, arrays.npz and the results of a run.
 
     Values in the results may be None or absent. A figure whose arrays are absent is left out, and the page says so.
 
     Args:
       directory: the work directory of a run.
-      results: what results.json will hold, for a run that writes that file last; by default the file is read.
+      results, config: what results.json and config.json will hold, for a run that writes these files last; by default they are
+        read.
     Returns:
       The path of report.html.
     Raises:
       FileNotFoundError: one of the files is missing.
       UserError: a file cannot be read; the message names the file, and the line of metrics.jsonl.
     """
-    run = _read(directory, results)
+    run = _read(directory, results, config)
     run.folder.mkdir(exist_ok=True)
     facts = {key: run.get(key) for key in ("preset", "revision", "device", "seed")}
     path = directory / "report.html"
@@ -37,7 +40,7 @@ def write_report(directory: pathlib.Path, results: Mapping[str, Any] | None = No
     return path
 
 
-def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
+def _read(directory: pathlib.Path, results: Mapping[str, Any] | None, config: Mapping[str, Any] | None) -> Run:
     def load(name: str) -> Any:
         content = files.read_json(directory / name, "restore it")
         if content is None:
@@ -47,7 +50,8 @@ def _read(directory: pathlib.Path, results: Mapping[str, Any] | None) -> Run:
     known = load("results.json") if results is None else results
     arrays = files.read_npz(directory / "arrays.npz")
     phases = _read_metrics(directory / "metrics.jsonl")
-    return Run(directory / "figures", load("config.json"), phases, arrays, known)
+    stored = load("config.json") if config is None else config
+    return Run(directory / "figures", stored, phases, arrays, known)
 
 
 def _read_metrics(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
