@@ -250,6 +250,8 @@ def test_a_run_is_judged_as_what_it_is(capsys, folder):
     finished(folder / "w")
     for other in (f"--config={REPOSITORY / 'experiments' / 'cs_physical.py'}:tiny", f"--config={EXPERIMENT}:small"):
         assert "holds a run of fm_ga:tiny" in refused(capsys, other, "--workdir=w", "--mode=evaluate")
+    e, _ = main.resolve(*main._parse([f"--config={EXPERIMENT}", "--workdir=w", "--mode=evaluate"]))
+    assert e.preset == "tiny"
     assert "--workdir is empty" in refused(capsys, TINY, "--workdir=")
 
 
@@ -286,6 +288,7 @@ def test_a_fork_that_was_stopped_while_it_copied_begins_again(capsys, folder, mo
     monkeypatch.setattr(workdir.WorkDir, "fork", stopped)
     assert main.main(given) == 2 and "stopped" in capsys.readouterr().err
     monkeypatch.setattr(workdir.WorkDir, "fork", copy)
+    assert main.main(given[:-1]) == 2 and "expected --fork=old again" in capsys.readouterr().err
     assert main.main(given) == 2 and "trained" in capsys.readouterr().err
     assert (folder / "new/checkpoints/transport/60").is_dir()
     (source / "metrics.jsonl").write_text("{\n{}\n")

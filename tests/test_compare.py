@@ -914,7 +914,7 @@ def test_what_stands_in_several_studies_counts_once_and_other_ensembles_stand_ap
     study["points"] += [point | {"members": 8} for point in study["points"]]
     (again / "study.json").write_text(json.dumps(study))
     found = holding.lines(reading.read([one, again])[1])
-    assert [line.closure for line in found].count("oracle (2 x 64)") == 2  # held, scaled
+    assert [line.closure for line in found].count("oracle (2 x 64, 2.0 time units)") == 2  # held, scaled
     assert all(len(points) == 1 for line in found if "oracle" in line.closure for points in line.by_period.values())
 
 

@@ -190,6 +190,12 @@ def test_the_tests_run_in_the_repository(monkeypatch, tmp_path):
 # --- a Python of the user's -------------------------------------------------------------------------------------------
 
 
+def test_what_is_no_python_is_refused(copy, tmp_path):
+    silent = executable(tmp_path / "silent", "#!/bin/sh\n")
+    result = launch("experiments/fm_ga.py", script=copy / "launch.sh", folder=copy, CLOSURE_JAX_PYTHON=str(silent))
+    assert_refused(result, f"CLOSURE_JAX_PYTHON={silent} is no Python")
+
+
 def test_arguments_and_status_pass_through(copy, stub, tmp_path):
     arguments = ["experiments/fm_ga.py:smoke", "--workdir=my runs/1", "--config.note=a 'b' $c", "--dry_run"]
     link = tmp_path / "bin" / "closure"

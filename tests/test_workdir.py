@@ -159,10 +159,13 @@ def test_what_nobody_knows_of_what_it_is_is_refused(work, name):
 
 
 def test_a_path_that_checkpoints_could_not_be_read_from_is_refused(tmp_path):
-    for name in ("run[1]", "[a]/run", "r*n"):
+    for name in ("run[1]", "[a]/run", "r\\n"):
         message = refusal(WorkDir(tmp_path / name).check, configured("tiny"))
         assert "expected a path without" in message and name in message
-    WorkDir(tmp_path / "a (1) ?, ü").check(configured("tiny"))
+    for name in ("a (1) ?, ü", "a*b", "a]b", "a[b"):
+        WorkDir(tmp_path / name).check(configured("tiny"))
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert "can't be used" in refusal(WorkDir(tmp_path / "round").check, configured("tiny"))
 
 
 def test_checking_writes_nothing(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 from closure_jax import config as config_lib
 from closure_jax.commands import compare, runs
-from closure_jax.errors import UserError
+from closure_jax.errors import UserError, check
 from closure_jax.workdir import WorkDir, write_json
 
 _JUDGED = (  # the error of the closure alone: a short rollout of few members is the least that an evaluation takes
@@ -17,6 +17,10 @@ _JUDGED = (  # the error of the closure alone: a short rollout of few members is
     "evaluation.rollout_members=2",
     "evaluation.rollout_time=1",
 )
+
+
+_STEPS = 10
+"""Sampler steps at which a point is judged."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +44,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
       UserError: an option or an override is impossible, or a run failed.
     """
     preset, latents = runs.studied(preset, options.latents, options.seeds)
-    runs.leave_alone(overrides, "seed", "data.train_trajectories", "evaluation.steps")
+    runs.leave_alone(overrides, "seed", "data.train_trajectories")
     folder = folder.with_name(f"{folder.name}-{preset}") if options.output is None else folder
     planned: dict[runs.Run, dict[str, Any]] = {}
     steps = _autoencoder_steps(latents, preset, overrides)
@@ -48,7 +52,13 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         (file,) = config_lib.experiments([f"fm_{latent}"])
         for share in map(_fraction, options.fractions.split(",")):
             config = config_lib.load(f"{file}:{preset}")
-            config_lib.override(config, overrides)
+            config_lib.override(config, [*_JUDGED, *overrides])
+            steps_judged = config.evaluation.steps
+            check(
+                _STEPS in steps_judged,
+                f"--config.evaluation.steps={','.join(map(str, steps_judged))}: expected {_STEPS} among them, by which the study"
+                " judges",
+            )
             count = max(1, round(share * config_lib.build(config).data.training_trajectories()))
             for seed in range(options.seeds):
                 cut = 0 if share == 1 else count  # all of them: autoencoders are shared with other experiments
@@ -84,8 +94,8 @@ def _autoencoder_steps(latents: Sequence[str], preset: str, overrides: Sequence[
 
 
 def _errors(results: dict[str, Any]) -> dict[str, Any]:
-    """What a point of the study holds, from a run's results at 10 sampler steps."""
-    measures = results["a_priori"]["by_steps"]["10"]
+    """What a point of the study holds, from a run's results."""
+    measures = results["a_priori"]["by_steps"][str(_STEPS)]
     return {
         "over_floor": measures["over_floor"],
         "excess_error": measures["excess_error"],

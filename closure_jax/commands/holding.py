@@ -71,6 +71,8 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         "study holding: closures bring preset and configuration along, expected neither :PRESET nor --config.",
     )
     processes.start()
+    for kind in options.rules.split(","):
+        check(kind in COUPLINGS, f"--rules: '{kind}': expected some of {', '.join(COUPLINGS)}")
     closures, experiment = _closures(options.closures.split(","))
     periods = _periods(options.periods, experiment)
     planned = [
@@ -149,7 +151,6 @@ def _kinds(rules: str, draw: Draw, experiment: Experiment) -> list[str]:
 
 def _rules(kind: str, periods: Sequence[int], draw: Draw) -> list[Coupling]:
     """A rule of each period; of `fresh` the one that there is. A draw that is linear in its noise is scaled at one call."""
-    check(kind in COUPLINGS, f"--rules: '{kind}': expected some of {', '.join(COUPLINGS)}")
     rule: Any = COUPLINGS[kind]
     fields = _fields(rule)
     linear = {"mean": "linear"} if "mean" in fields and getattr(draw, "linear_in_noise", False) else {}

@@ -23,6 +23,9 @@ ConfigDict = ml_collections.ConfigDict
 BEGAN = ("started_from", "forked_from")
 """Facts of a run's beginning, which stay."""
 
+FORKING = "forking"
+"""The one fact of a run that is still copying the phases of another."""
+
 _HELD_AGAINST_THE_LAW = 16
 """Test states of given data, about."""
 
@@ -86,7 +89,8 @@ def _of_this_flow(experiment: Experiment, dataset: dataset_lib.Dataset) -> None:
     method or a few states add to that, and far below what a swapped field, another sign or another flow does.
     """
     file, times = dataset.path, experiment.simulation().snapshot_times()
-    if len(dataset.time) != len(times) or not np.allclose(dataset.time, times, rtol=1e-5):
+    off = 0.0 if experiment.problem.reference() is not None else 2e-2 * (times[1] - times[0])  # as their reading allows
+    if len(dataset.time) != len(times) or not np.allclose(dataset.time, times, rtol=1e-5, atol=off):
         first, last = dataset.time[0], dataset.time[-1]
         raise UserError(
             f"data file '{file}' has {len(dataset.time)} snapshots from t = {first:g} to {last:g}, --config.data.burn_in, end and"
@@ -159,13 +163,26 @@ def check_fork(options: argparse.Namespace, work: WorkDir) -> None:
     if source.path.resolve() == work.path.resolve():
         raise UserError(f"--fork={options.fork}: expected another run than that of --workdir")
     source.records()  # refuses what is damaged
-    marks = (
-        work.path / name for name in ("provenance.json", "results.json", "checkpoints/closure")
-    )  # a fork ends with the first
-    if any(mark.exists() for mark in marks) and work.provenance().get("forked_from") != str(source.path):
+    stored = work.provenance()
+    began = (work.path / "config.json").exists() or bool(stored)
+    if began and stored.get("forked_from", stored.get(FORKING)) != str(source.path):
         raise UserError(
             f"--fork={options.fork}: work directory '{work.path}' holds a run that did not begin so: give another --workdir"
         )
+
+
+def begun(stored: dict[str, Any], fork: str | None, work: WorkDir) -> dict[str, Any]:
+    """The provenance with which a run has begun; empty of one that is new, or was stopped while it copied what it forks.
+
+    Raises:
+      UserError: it was stopped so, and is not asked to fork again.
+    """
+    if FORKING in stored and fork is None:
+        raise UserError(
+            f"work directory '{work.path}' holds a fork that was stopped while it copied: expected --fork={stored[FORKING]}"
+            " again, or another --workdir"
+        )
+    return {} if FORKING in stored else stored
 
 
 def fork(work: WorkDir, source: WorkDir, experiment: Experiment) -> None:

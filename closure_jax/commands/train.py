@@ -66,7 +66,8 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
         raise UserError("--config is missing: expected --config=experiments/NAME.py[:PRESET]")
     if options.mode == "evaluate":
         asked, config = config, work.config()
-        for name in ("experiment", "preset"):
+        preset = ["preset"] if options.config and ":" in pathlib.Path(options.config).name else []
+        for name in ["experiment", *preset]:
             if asked[name] != config[name]:
                 raise UserError(
                     f"--config is {asked.experiment}:{asked.preset}, and work directory '{work.path}' holds a run of"
@@ -116,7 +117,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
             dataset = dataset.in_physical_units()
         facts = provenance.provenance(dataset.path, dataset.checksum)
         facts |= {"regime": found} if not rehearsal and (found := origins.regime(experiment, dataset)) else {}
-        before = processes.on_main(work.provenance)
+        before = origins.begun(processes.on_main(work.provenance), fork, work)
         origins.check_same_data(before, facts, work)
         if started:
             origins.check_same_start(before, started, work)
@@ -130,11 +131,12 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
             if not before:
-                if fork is not None:  # provenance, which comes last, says that all is there
-                    work.write_config(experiment.config, None)
+                if fork is not None:
+                    work.write_config(experiment.config, {origins.FORKING: facts["forked_from"]})
                     processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
+            work.write_provenance(facts)
             if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
@@ -218,7 +220,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if options.require_accelerator and not devices.has_accelerator():
         raise UserError("--require_accelerator: jax found only the CPU; expected a GPU or TPU and its jax build")
     experiment, work = resolve(options, overrides)
-    if options.mode != "evaluate":
+    if options.mode != "evaluate" and not options.rehearse and not (work.path / "checkpoints" / "closure").exists():
         _check_batches(experiment)
     print(f"closure_jax on {devices.describe()}, preset {experiment.preset}, work directory {work.path}", flush=True)
     if options.dry_run:

@@ -4,6 +4,7 @@ Nothing is trained, nor fitted: the coefficients of the closures beside the mode
 that the model has seen.
 """
 
+import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,13 +47,10 @@ def _command(arguments: Sequence[str]) -> None:
     )
     changes = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
     options = parser.parse_args([word for word in arguments if not word.startswith("--config.")])
+    run = pathlib.Path(os.path.abspath(options.run))
     processes.start()
     with processes.main_speaks():
-        transfer(
-            options.run,
-            changes,
-            options.output or options.run.resolve().with_name(f"{options.run.resolve().name}-transfer"),
-        )
+        transfer(options.run, changes, options.output or run.with_name(f"{run.name}-transfer"))
 
 
 def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) -> None:

@@ -106,6 +106,7 @@ def rollouts(
                 apart = begin(each, initial)
                 compiled = run.lower(each, apart, 0).compile()
                 jax.block_until_ready(look(apart))
+                del apart
             state = begin(each, initial)
             if begun.leaves:
                 state = devices.from_host(begun.leaves, state, parts)

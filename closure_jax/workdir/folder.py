@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -76,17 +77,16 @@ class WorkDir:
         """
         try:
             is_file = self.path.exists() and not self.path.is_dir()
-            patterns = sorted(set("[]*") & set(str(self.path.resolve())))
-        except OSError as error:
-            raise UserError(
-                f"--workdir={self.path} can't be used ({error.strerror}): expected a folder of yours"
-            ) from None
+            is_pattern = re.search(r"\[.*\]|\\", str(self.path.resolve())) is not None
+        except (OSError, RuntimeError) as error:  # the latter: links in a circle
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"--workdir={self.path} can't be used ({reason}): expected a folder of yours") from None
         if is_file:
             raise UserError(f"--workdir={self.path} is a file: expected a folder")
-        if patterns:
+        if is_pattern:
             raise UserError(
-                f"--workdir={self.path}: expected a path without {' and '.join(patterns)}, which stand for other letters where"
-                " checkpoints are written; give another --workdir"
+                f"--workdir={self.path}: expected a path without [..] and \\, which stand for other letters where checkpoints"
+                " are written; give another --workdir"
             )
         if not (self.path / "config.json").exists():
             for name in ("checkpoints", "results.json", "metrics.jsonl"):
@@ -132,18 +132,18 @@ class WorkDir:
                 f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
             ) from None
 
-    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any] | None) -> None:
-        """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it.
-
-        Without provenance the run has not begun yet: what it starts from is still to come.
-        """
+    def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
+        """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it."""
         own = config_lib.own_source(config)
         if own is not None and processes.is_main():
             with files.aside(self.path / _OWN_FILE) as partial:
                 partial.write_text(own)
         write_json(self.path / "config.json", config_lib.to_dict(config))
-        if provenance is not None:
-            write_json(self.path / "provenance.json", provenance)
+        self.write_provenance(provenance)
+
+    def write_provenance(self, provenance: dict[str, Any]) -> None:
+        """Writes provenance.json alone."""
+        write_json(self.path / "provenance.json", provenance)
 
     def provenance(self) -> dict[str, Any]:
         """The provenance that `write_config` was last given; empty for a new folder."""

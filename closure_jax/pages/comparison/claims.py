@@ -312,6 +312,8 @@ def fraction_needed(curve: Mapping[float, float], target: float) -> float | None
             return fraction
         before = fractions[place - 1]
         reached = max(error, _LEAST)
+        if curve[before] <= reached:
+            return fraction
         share = math.log(curve[before] / max(target, reached)) / math.log(curve[before] / reached)
         return before * (fraction / before) ** share
     return None
@@ -331,7 +333,7 @@ def data_efficiency(studies: Sequence[Study], latent: str) -> Claim:
         verdicts.outcome(_gains(studies, latent, fraction), TOLERANCE) for fraction in scarce
     ]
     first = scarce[0]
-    ratio = mine[first][0] / theirs[first][0]
+    ratio = mine[first][0] / max(theirs[first][0], _LEAST)
     sentence = (
         f"The excess error is more than {100 * TOLERANCE:.0f} % under recon's at {outcomes.count('better')} of {len(outcomes)} "
         f"shares of the data below the largest; at the "

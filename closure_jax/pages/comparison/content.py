@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from closure_jax.evaluation.measures import VERSION
 from closure_jax.pages.comparison import figures, holding, latent_size, latents, published, rollout, tables
 from closure_jax.pages.comparison.claims import Claim
 from closure_jax.pages.comparison.runs import Model, Study
@@ -137,13 +136,21 @@ def intro(models: Sequence[Model]) -> str:
 
 def _older_note(models: Sequence[Model]) -> str:
     """Says which runs were judged by older measures, which `gather` keeps apart; empty where none was."""
-    older = [run.label for model in models for run in model.runs if measures_version(run.results) < VERSION]
-    if not older:
-        return ""
-    return (
-        f"Judged by an older version of the measures, with an error over the floor and an excess error that are too large by "
-        f"what the finite number of samples adds, and without calibration: {', '.join(older)}; --mode=evaluate judges again. "
-    )
+    found = [(run.label, measures_version(run.results)) for model in models for run in model.runs]
+    first, second = ([name for name, version in found if version == number] for number in (1, 2))
+    notes = ""
+    if first:
+        notes += (
+            f"Judged by an older version of the measures, with an error over the floor and an excess error that are too large by "
+            f"what the finite number of samples adds, and without calibration: {', '.join(first)}; --mode=evaluate judges again. "
+        )
+    if second:
+        which = "all" if len(second) == len(found) else ", ".join(second)
+        notes += (
+            f"Judged by version 2 of the measures, whose conditional smoothness is left out: {which}; --mode=evaluate judges"
+            " again. "
+        )
+    return notes
 
 
 def _seeds_note(models: Sequence[Model]) -> str:

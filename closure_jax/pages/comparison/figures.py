@@ -1,5 +1,6 @@
 """Figures of samples, latent spaces and training data of several models, each as the bytes of a PNG."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,7 +207,8 @@ def _lacking_axis(axes: Axes) -> None:
 
 @style.small_png
 def data_efficiency(studies: Sequence[Study]) -> Figure:
-    """Error against the number of training trajectories, log-log, a line a latent space."""
+    """Error against the number of training trajectories, log-log, a line a latent space and preset."""
+    presets = list(dict.fromkeys(study.preset for study in studies))
     figure, (panels,) = drawing.panels(1, 2, (drawing.WIDTH, 4.2))
     found = dict.fromkeys(str(point.get("latent")) for study in studies for point in study.points)
     order = [name for name in LATENTS if name in found] + [name for name in found if name not in LATENTS]
@@ -214,13 +216,14 @@ def data_efficiency(studies: Sequence[Study]) -> Figure:
     for axes, (measure, title) in zip(panels, titles.items(), strict=True):
         drawing.label(axes, "training trajectories", "relative to the norm of H", title, "log", "log")
         ticks: set[float] = set()
-        for name in order:
-            curve = learning_curve(studies, name, measure)
+        for preset, name in itertools.product(presets, order):
+            curve = learning_curve([study for study in studies if study.preset == preset], name, measure)
             x = [fraction if count is None else count for fraction, (_, count) in curve.items()]
             dashes, marker = style.LATENT_STYLES.get(name, style.OTHER_STYLE)
             color = style.LATENT_COLORS.get(name, style.MORE_COLORS[0])
             line = {"color": color, "linestyle": dashes, "marker": marker}
-            drawing.plot(axes, x, [value for value, _ in curve.values()], label=LATENTS.get(name, name), **line)
+            label = LATENTS.get(name, name) + (f", {preset}" if len(presets) > 1 else "")
+            drawing.plot(axes, x, [value for value, _ in curve.values()], label=label, **line)
             ticks |= set(x)
         if ticks:
             axes.set_xticks(sorted(ticks), labels=[f"{tick:g}" for tick in sorted(ticks)])

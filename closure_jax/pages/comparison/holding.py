@@ -17,7 +17,7 @@ from closure_jax.pages.tables import Table
 CAPTIONS = {
     "holding": """What holding a draw does in the solver, against the solver steps for which it is held: error of the ensemble
         mean against the true one at the last time (the dotted line is a second true ensemble), spread of the ensemble over the
-        true one, for which 1 is perfect, and time of a rollout over that of the true system.""",
+        true one, for which 1 is perfect, and time of a member over that of one of the true system.""",
 }
 """How to read each figure, by name."""
 
@@ -39,23 +39,24 @@ class Line:
 
 
 def lines(studies: Sequence[Study]) -> list[Line]:
-    """What studies of kind holding have, by closure, rule and size of the ensembles, in the order in which they ran.
+    """What studies of kind holding have, by closure, rule, size and length of the ensembles, in the order in which they ran.
 
     The same ensemble of several studies counts once: the oracle stands in each of them.
     """
     found: dict[tuple[Any, ...], dict[int, dict[tuple[Any, ...], Point]]] = {}
     for point in (point for study in studies if study.kind == "holding" for point in study.points):
-        of = point["closure"], point["rule"], point.get("states"), point.get("members_truth", point.get("members"))
+        members = point.get("members_truth", point.get("members"))
+        of = point["closure"], point["rule"], point.get("states"), members, number(point, "time", -1)
         same = tuple(point.get(name) for name in ("seed", "digest"))
         found.setdefault(of, {}).setdefault(int(point["period"]), {}).setdefault(same, point)
     sizes = {of[2:] for of in found}
     return [
         Line(
-            str(closure) if len(sizes) == 1 else f"{closure} ({states:g} x {members:g})",
+            str(closure) if len(sizes) == 1 else f"{closure} ({states} x {members}, {time} time units)",
             str(rule),
             {period: list(points.values()) for period, points in sorted(by_period.items())},
         )
-        for (closure, rule, states, members), by_period in found.items()
+        for (closure, rule, states, members, time), by_period in found.items()
     ]
 
 
@@ -123,7 +124,7 @@ def holding(shown: Sequence[Line]) -> Figure:
     )
     drawing.label(panels[0], x, "relative to the norm of w", "error at the last time", "log", "log")
     drawing.label(panels[1], x, "ratio to the true one", "spread at the last time", "log", "log")
-    drawing.label(panels[2], x, "ratio to the true system", "time of a rollout", "log", "log")
+    drawing.label(panels[2], x, "ratio to the true system", "time of a member", "log", "log")
     names, rules = (list(dict.fromkeys(getattr(line, of) for line in shown)) for of in ("closure", "rule"))
     for axes, measure in zip(panels, (error_at(-1), spread_ratio, cost_ratio), strict=True):
         for line in shown:

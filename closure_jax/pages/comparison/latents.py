@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from closure_jax.pages.comparison.estimates import Estimate
-from closure_jax.pages.comparison.runs import Model
+from closure_jax.pages.comparison.runs import Model, Run
 from closure_jax.pages.comparison.tables import Cell
+from closure_jax.pages.results import measures_version, number
 from closure_jax.pages.tables import Table
 
 FIELDS = {"vorticity": "w", "closure": "H"}
@@ -33,6 +34,15 @@ def geometry(model: Model, *keys: str) -> Estimate | None:
     return dataclasses.replace(found, mean=1 - found.mean) if found and keys[-1] in NEAR_ONE else found
 
 
+_IN_OWN_UNITS = 3  # version of the measures
+
+
+def _smoothness(run: Run) -> float | None:
+    """Conditional smoothness; of earlier measures it depended on the units of the latents."""
+    early = measures_version(run.results) < _IN_OWN_UNITS
+    return None if early else number(run.results, "latent_geometry", "conditional_smoothness")
+
+
 def latent_table(models: Sequence[Model]) -> Table:
     """Reconstruction and geometry of the latent spaces: a row for each model and field."""
     rows: list[Sequence[Cell]] = []
@@ -42,7 +52,7 @@ def latent_table(models: Sequence[Model]) -> Table:
             cells += [geometry(model, field, measure) for measure in MEASURES]
             cells += [model.estimate("latent_geometry", "topology", field, measure) for measure in TOPOLOGY]
             if field == "closure":
-                cells.append(model.estimate("latent_geometry", "conditional_smoothness"))
+                cells.append(model.derived(_smoothness))
                 cells.append(model.estimate("a_priori", "path", "straightness"))
             else:
                 cells += [None, None]
