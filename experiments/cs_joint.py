@@ -1,6 +1,9 @@
 """A generator of one network call, trained by a score, in a latent space trained jointly with it.
 
 ./launch.sh experiments/cs_joint.py:small
+
+Three seeds, a CPU core each: 19 min 55 s of training; with one network call error over the floor 1.010, spread 1.01 and CRPS
+1.009 times the exact law's; rollout error 0.010 after 10 time units, 1.05 without closure. See docs/results.md.
 """
 
 import ml_collections
