@@ -136,11 +136,11 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
                     processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
-            work.write_provenance(facts)
             if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
                 print(f"report: {work.path / 'report.html'}")
                 return
+            work.write_provenance(facts)
         processes.on_main(lambda: judge(experiment, dataset, model, work, facts))
         if rehearsal:
             return
