@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, built, configured, refusal
 
-from closure_jax import config, workdir
+from closure_jax import config, pretrained, workdir
 from closure_jax.commands import origins
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
@@ -293,6 +293,14 @@ def test_a_fork_that_was_stopped_while_it_copied_begins_again(capsys, folder, mo
     assert (folder / "new/checkpoints/transport/60").is_dir()
     (source / "metrics.jsonl").write_text("{\n{}\n")
     assert "metrics.jsonl" in refused(capsys, *given[:-2], "--workdir=other", "--fork=old")
+
+
+def test_a_run_that_is_called_as_a_closure_that_ships_is_not_taken_for_it(folder):
+    pretrained.opened("cs_ga")
+    finished(folder / "cs_ga")
+    assert "ships with the package and a run" in refusal(pretrained.opened, "cs_ga")
+    for run in ("./cs_ga", Path("cs_ga")):
+        assert "ships" not in refusal(pretrained.opened, run)  # it is the run, which is not trained
 
 
 def test_a_spoilt_config_json_is_refused(capsys, folder):

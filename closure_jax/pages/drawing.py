@@ -214,6 +214,10 @@ def cut_decades(panels: Sequence[Axes], decades: float) -> None:
             axes.set_ylim(max(values.min() / 2, top * 10.0**-decades), 3 * top)
 
 
+SLOPES = {"energy": -3, "enstrophy": -1}
+"""Powers of the wavenumber in the range of a constant flux of enstrophy (Kraichnan, Phys. Fluids 10, 1967)."""
+
+
 def slope(axes: Axes, shells: Curve, values: Curve, power: int) -> None:
     """A dotted line k^power over the middle third, on a log axis, of a spectrum, three times above it at its start."""
     x, y = np.asarray(shells, dtype=float), np.asarray(values, dtype=float)

@@ -253,7 +253,7 @@ def energy_spectra(models: Sequence[Model]) -> Figure:
         ratio = style.shell_ratio(energy, truth, 1e-10)
         if place == 0:
             drawing.plot(panels[0], np.arange(len(truth)), truth, label="truth", **style.TRUTH)
-            drawing.slope(panels[0], np.arange(len(truth)), truth, -3)
+            drawing.slope(panels[0], np.arange(len(truth)), truth, drawing.SLOPES["energy"])
         shown = max(shown, len(ratio))
         line = style.sparse(line, len(ratio), place) if which == "model" else line
         if _end(model) == end:

@@ -52,8 +52,6 @@ CAPTIONS = {
 STEPS_WITHOUT_LAW = """Left: the error against the truth. Middle: spread and CRPS of the samples in the closure's unit; the
     law of this problem is unknown, so there is no exact value to compare them with. Right: what one sample costs."""
 """Caption of `sampler_steps` where the law of the closure is unknown."""
-SLOPES = {"energy": -3, "enstrophy": -1}
-"""Powers of the wavenumber in the range of a constant flux of enstrophy (Kraichnan, Phys. Fluids 10, 1967)."""
 
 
 @drawing.png
@@ -252,7 +250,7 @@ def rollout_spectra(arrays: Arrays) -> Figure:
             x = drawing.WAVENUMBER if quantity == "enstrophy" else ""
             drawing.label(axes, x, label if j == 0 else "", title, "log", "log")
             _compare(axes, shells, arrays, quantity, j)
-            drawing.slope(axes, shells, arrays[f"{quantity}_truth"][j], SLOPES[quantity])
+            drawing.slope(axes, shells, arrays[f"{quantity}_truth"][j], drawing.SLOPES[quantity])
         drawing.cut_decades(row, 10)
     drawing.wavenumber_ticks(panels[0, 0], len(shells))
     drawing.legend(panels[0, 0], loc="lower left")
@@ -280,7 +278,7 @@ def rollout_statistics(arrays: Arrays, names: Sequence[str]) -> Figure:
         drawing.plot(spectrum, shells, arrays[f"mean_enstrophy_{key}"], label=name, **style)
         drawing.plot(flux, shells, arrays[f"mean_flux_{key}"], label=name, **style)
         drawing.plot(density, arrays["mean_density_vorticity"], arrays[f"mean_density_{key}"], label=name, **style)
-    drawing.slope(spectrum, shells, arrays["mean_enstrophy_truth"], SLOPES["enstrophy"])
+    drawing.slope(spectrum, shells, arrays["mean_enstrophy_truth"], drawing.SLOPES["enstrophy"])
     drawing.cut_decades([spectrum], 6)
     drawing.cut_decades([density], 6)
     for axes in (spectrum, flux):
