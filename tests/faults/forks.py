@@ -5,6 +5,7 @@ process: for each line of JSON on stdin (arguments, environment, file for stderr
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -86,6 +87,7 @@ def _import_all() -> None:
     for name in ("h5py", "matplotlib.figure", "matplotlib.backends.backend_agg", "orbax.checkpoint", "tensorboardX"):
         importlib.import_module(name)
     assert threading.active_count() == 1
+    gc.freeze()  # forks need not look through what was imported
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The faults in full, `./launch.sh test --faults`: hours. The short form is tests/test_faults.py.
 
-Every run is a process of its own; two of them at a time. Those that only end by themselves are forked
-(forks.py). What is found wrong is listed at the end of each test.
+Every run is a process of its own; three of them at a time, one more than there are cores to test on. Those that only end by
+themselves are forked (forks.py). What is found wrong is listed at the end of each test.
 """
 
 import concurrent.futures
@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent)]
 import forks  # noqa: E402
 import job  # noqa: E402
 
-WORKERS = int(os.environ.get("FAULT_WORKERS", "2"))
+WORKERS = int(os.environ.get("FAULT_WORKERS", "3"))
 FIRST, EVERY = int(os.environ.get("FAULT_FIRST", "1")), int(os.environ.get("FAULT_EVERY", "1"))
 """The first write that fails, and every how manieth from there; 1 and 1: each of them."""
 FLIPS, ENDS = int(os.environ.get("FAULT_FLIPS", "200")), int(os.environ.get("FAULT_ENDS", "10"))
