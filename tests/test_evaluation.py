@@ -19,6 +19,7 @@ from closure_jax.evaluation import a_posteriori, a_priori, evaluate, measures, m
 from closure_jax.physics import spectral
 from closure_jax.problems import Kolmogorov
 from closure_jax.problems.base import Law, Solver
+from closure_jax.transport.conditional_mean import ConditionalMean
 from closure_jax.workdir import WorkDir
 
 N, DT, RATE, AMPLITUDE = 32, 0.1, 1.0, 0.5
@@ -92,9 +93,11 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def untrained():
     """(experiment, closure with initial weights), in physical space."""
-    experiment = built(
-        "tiny", "flow_matching", "physical", "evaluation.states=4", "evaluation.samples=4", "evaluation.steps=1,2"
-    )
+    return _untrained("flow_matching", "evaluation.steps=1,2")
+
+
+def _untrained(process: str, *more: str):
+    experiment = built("tiny", process, "physical", "evaluation.states=4", "evaluation.samples=4", *more)
     params = {field: experiment.init_autoencoder(jax.random.key(1)) for field in ("vorticity", "closure")}
     params["network"] = experiment.init_network(jax.random.key(2))
     numbers = {"mean": jnp.float32(0), "std": jnp.float32(1)}
@@ -173,6 +176,15 @@ def test_a_known_law_adds_its_measures_and_its_own_draws_have_perfect_ones():
 
 
 @pytest.mark.slow
+def test_a_closure_without_noise_is_not_said_to_be_held(dataset, tmp_path):
+    experiment, closure = _untrained("score", "evaluation.steps=1")
+    assert experiment.config.coupling.kind != "fresh"
+    mean = closure.replace(transport=ConditionalMean())
+    results, _ = evaluate.run(dataclasses.replace(experiment, problem=Toy()), dataset, mean, WorkDir(tmp_path))
+    assert results["a_posteriori"]["coupling"]["kind"] == "fresh"
+
+
+@pytest.mark.slow
 def test_baselines_are_judged_as_the_model_is(dataset):
     settings = reference.Settings(states=2, members=64, start=0.3, units=2, chunk=50)
     draw, seed = Relaxation(AMPLITUDE), 4
@@ -207,6 +219,9 @@ def test_baselines_are_judged_as_the_model_is(dataset):
     assert 0 < results["relative_error_floor"][-1] < 5 * np.sqrt(2 / 64) * size
     np.testing.assert_allclose(arrays["field_no_closure"][-1], start[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(arrays["field_damping"][-1], decayed[0], rtol=1e-4, atol=1e-6)
+    # a second true ensemble is a normal number for each state, judged by others of its law: its deviation over root pi
+    for one in (results["crps_floor"], true["crps"]):
+        np.testing.assert_allclose(one[1:], np.array(expected[1:]) / np.sqrt(np.pi), rtol=0.2)
     # members that agree score their mean distance to a true member, |normal| of the spread
     np.testing.assert_allclose(damping["crps"][1:], np.array(expected[1:]) * np.sqrt(2 / np.pi), rtol=0.3)
     assert none["crps"][-1] > 5 * damping["crps"][-1] > 5 * results["crps"][-1] > 0

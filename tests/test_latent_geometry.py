@@ -1,5 +1,6 @@
 """Latent geometry: each measure against a case worked by hand, an invariance, or a known space."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -269,6 +270,18 @@ def test_a_latent_space_has_every_measure_and_array():
         assert ((arrays[f"geometry_{field}_explained"] > 0) & (arrays[f"geometry_{field}_explained"] <= 1)).all()
     assert results["conditional_smoothness"] > 0
     assert arrays["geometry_time"].shape == (8,)
+
+
+def test_smoothness_does_not_depend_on_the_unit_of_a_latent():
+    dataset, model, states = _arguments("recon")
+    found = geometry.evaluate(dataset, model, states)[0]
+    unit = model.scalings["latent_vorticity"]
+    stretched = model.scalings | {"latent_vorticity": dataclasses.replace(unit, std=7 * unit.std)}
+    stretched = model.replace(scalings=stretched)
+    some = dataset.vorticity["test"][0, :2]
+    np.testing.assert_allclose(7 * stretched.encode(some), model.encode(some), rtol=1e-5)
+    other = geometry.evaluate(dataset, stretched, states)[0]
+    assert other["conditional_smoothness"] == pytest.approx(found["conditional_smoothness"], rel=1e-4)
 
 
 def test_latents_that_are_not_finite_are_said_to_be():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import jax
 import numpy as np
@@ -92,6 +93,17 @@ def test_four_cores_give_the_members_and_trajectories_of_one_device(whole, tmp_p
     np.testing.assert_allclose(four["frames"], whole.frames, rtol=0, atol=2e-5)
     for i, field in enumerate(simulated()):
         np.testing.assert_allclose(four[f"simulated{i}"], field, rtol=0, atol=1e-4 * np.abs(field).max())
+
+
+def test_seconds_of_an_ensemble_are_of_its_steps_alone(monkeypatch):
+    advance = type(SYSTEM).advance
+
+    def slow_to_make(*arguments):
+        time.sleep(2)
+        return advance(*arguments)
+
+    monkeypatch.setattr(type(SYSTEM), "advance", slow_to_make)
+    assert 0 < rollout(10).seconds < 2
 
 
 @pytest.mark.slow
