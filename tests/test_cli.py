@@ -15,6 +15,7 @@ from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
 from closure_jax.errors import UserError
+from closure_jax.evaluation import evaluate
 from closure_jax.parallel import devices
 from closure_jax.training import programs
 
@@ -244,6 +245,20 @@ def test_judging_keeps_the_configuration_of_the_run(capsys, folder):
     for earlier in ("evaluation.rollout_hold", "coupling.period"):  # both names of a field
         e, _ = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", f"--config.{earlier}=1"]))
         assert e.coupling.period == 1
+
+
+def test_an_evaluation_that_fails_leaves_the_settings_of_the_results_that_are_there(folder, monkeypatch):
+    finished(folder / "w")
+    before = (folder / "w" / "config.json").read_bytes()
+    e, work = main.resolve(*main._parse([TINY, "--workdir=w", "--mode=evaluate", "--config.evaluation.states=2"]))
+
+    def fails(*_):
+        raise UserError("no room")
+
+    monkeypatch.setattr(evaluate, "run", fails)
+    with pytest.raises(UserError, match="no room"):
+        main.judge(e, None, None, work, {})
+    assert (folder / "w" / "config.json").read_bytes() == before
 
 
 def test_a_run_is_judged_as_what_it_is(capsys, folder):

@@ -57,6 +57,8 @@ def test_the_matrix_has_a_folder_for_each_seed_and_seeds_share_the_data():
 def test_mistakes_are_refused_in_one_line(capsys):
     study_of = "data_efficiency:tiny"
     for command, arguments, said in (
+        (sweep, ["--preset=tiny", "--only=fm_ga", f"--output={__file__}"], "is a file: expected a folder"),
+        (sweep, ["--preset=tiny", "--only=fm_ga", "--docs=page.txt"], "--docs=page.txt: expected a Markdown file"),
         (sweep, ["--preset=tiny", "--only=fm_xx"], "'fm_xx' matches no experiment"),
         (sweep, ["--preset=huge"], "--preset=huge: expected paper, medium, small, tiny"),
         (sweep, ["--preset=tiny", "--seeds=0"], "--seeds=0"),
