@@ -34,6 +34,20 @@ def named(file: pathlib.Path) -> Generator[None, None, None]:
         raise
 
 
+def check_folder(path: pathlib.Path, option: str) -> None:
+    """Raises UserError where `path`, which the option gives, can't become a folder: it, or what it would lie in, is a file."""
+    try:
+        path.resolve()
+        there = next(part for part in (path, *path.absolute().parents) if part.exists())
+        is_folder = there.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long; links in a circle; letters that no path has
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{option}={str(path)!r} can't be used ({reason}): expected a folder of yours") from None
+    if not is_folder:
+        where = "" if there == path else f"'{there}' "
+        raise UserError(f"{option}={path}: {where}is a file: expected a folder, which is made where it is not there")
+
+
 def write(file: pathlib.Path, content: bytes) -> None:
     """Replaces what a file holds; an error names it."""
     with named(file):

@@ -76,7 +76,10 @@ def test_pairs_of_another_solver_train_a_closure_that_is_judged_by_them_alone(pa
     assert closure(jax.random.key(0), pairs["resolved"][:, 0].astype(np.float32)).shape == (4, COARSE, COARSE)
     capsys.readouterr()
     assert train.main([COMMAND, f"--workdir={run}", *given]) == 0
-    assert "already done" in capsys.readouterr().out
+    assert "already done" in (said := capsys.readouterr().out) and "is gone" not in said
+    (run / "report.html").unlink()
+    assert train.main([COMMAND, f"--workdir={run}", *given]) == 0
+    assert f"report: '{run / 'report.html'}' is gone, --mode=evaluate makes it anew" in capsys.readouterr().out
 
 
 def test_a_tenth_of_the_trajectories_tests_and_times_may_be_left_out(pairs, tmp_path):

@@ -165,7 +165,10 @@ def test_a_path_that_checkpoints_could_not_be_read_from_is_refused(tmp_path):
     for name in ("a (1) ?, ü", "a*b", "a]b", "a[b"):
         WorkDir(tmp_path / name).check(configured("tiny"))
     (tmp_path / "round").symlink_to(tmp_path / "round")
-    assert "can't be used" in refusal(WorkDir(tmp_path / "round").check, configured("tiny"))
+    for path in (tmp_path / "round", tmp_path / ("x" * 300), tmp_path / "x\0y"):
+        assert "can't be used" in refusal(WorkDir(path).check, configured("tiny"))
+    (tmp_path / "file").touch()
+    assert f"'{tmp_path / 'file'}' is a file" in refusal(WorkDir(tmp_path / "file" / "run").check, configured("tiny"))
 
 
 def test_checking_writes_nothing(tmp_path):

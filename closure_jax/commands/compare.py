@@ -74,8 +74,7 @@ def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pat
 
 def check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
     """Raises UserError where a comparison could not be written to this folder and this page."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output={output} is a file: expected a folder, which is made where it is not there")
+    files.check_folder(output, "--output")
     if (output / "config.json").exists() or (output / "study.json").exists():
         raise UserError(
             f"--output={output} is the folder of a run or study: expected another, for the comparison alone"

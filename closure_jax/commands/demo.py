@@ -38,8 +38,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, least, most in (("time", 1, 100_000), ("members", 2, 1_000_000), ("seed", 0, 2**32 - 1)):
         if not least <= getattr(options, name) <= most:
             raise UserError(f"--{name}={getattr(options, name)}: expected a whole number from {least} to {most:,}")
-    if pathlib.Path(options.output).exists() and not pathlib.Path(options.output).is_dir():
-        raise UserError(f"--output={options.output} is a file: expected a folder")
+    files.check_folder(pathlib.Path(options.output), "--output")
     return options
 
 

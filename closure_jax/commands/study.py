@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from closure_jax import config as config_lib
+from closure_jax import files
 from closure_jax.commands import cli, data_efficiency, holding, latent_size
 from closure_jax.errors import UserError
 
@@ -42,6 +43,8 @@ def _command(arguments: Sequence[str]) -> None:
             f"study '{wrong}' is unknown: expected {', '.join(STUDIES)}{config_lib.nearest(wrong, STUDIES)}"
         )
     options = parser.parse_args(rest)
+    if options.output is not None:
+        files.check_folder(pathlib.Path(options.output), "--output")
     name, _, preset = options.name.partition(":")
     STUDIES[name].study(options, preset, overrides, pathlib.Path(options.output or pathlib.Path("runs") / name))
 

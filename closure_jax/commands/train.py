@@ -138,7 +138,12 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
             if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):
                 print(f"evaluation: already done, {work.path / 'results.json'}")
-                print(f"report: {work.path / 'report.html'}")
+                report = work.path / "report.html"
+                print(
+                    f"report: {report}"
+                    if report.exists()
+                    else f"report: '{report}' is gone, --mode=evaluate makes it anew"
+                )
                 return
             work.write_provenance(facts)
         processes.on_main(lambda: judge(experiment, dataset, model, work, facts))

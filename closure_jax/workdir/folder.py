@@ -75,15 +75,8 @@ class WorkDir:
           config: what is asked for.
           trained_through: beginnings of fields that training depends on too until it has ended, though others judge by them.
         """
-        try:
-            is_file = self.path.exists() and not self.path.is_dir()
-            is_pattern = re.search(r"\[.*\]|\\", str(self.path.resolve())) is not None
-        except (OSError, RuntimeError) as error:  # the latter: links in a circle
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"--workdir={self.path} can't be used ({reason}): expected a folder of yours") from None
-        if is_file:
-            raise UserError(f"--workdir={self.path} is a file: expected a folder")
-        if is_pattern:
+        files.check_folder(self.path, "--workdir")
+        if re.search(r"\[.*\]|\\", str(self.path.resolve())):
             raise UserError(
                 f"--workdir={self.path}: expected a path without [..] and \\, which stand for other letters where checkpoints"
                 " are written; give another --workdir"
