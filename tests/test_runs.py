@@ -13,7 +13,7 @@ from PIL import Image
 
 from closure_jax import config as config_lib
 from closure_jax import pretrained
-from closure_jax.commands import data_efficiency, demo, latent_size, runs, study, sweep
+from closure_jax.commands import compare, data_efficiency, demo, latent_size, runs, study, sweep
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -65,6 +65,13 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (sweep, ["--preset=tiny", "--config.seed=3"], "--seeds=HOW_MANY"),
         (sweep, ["--preset=tiny", "--config.transprot.steps=3"], "no such field"),
         (sweep, ["--preset=tiny", "--config.transport.steps=0"], "--config.transport.steps=0"),
+        (sweep, ["--preset=tiny", "--runs="], "argument --runs: is empty: expected a path"),
+        (study, [study_of, "--output="], "argument --output: is empty: expected a path"),
+        (
+            compare,
+            [str(REPOSITORY / "docs/results/runs/fm_ga-small-0.json"), "--output="],
+            "argument --output: is empty",
+        ),
         (study, [study_of, f"--output={__file__}"], "is a file: expected a folder"),
         (study, ["holding", f"--output={__file__}/deeper"], "is a file: expected a folder"),
         (demo, [f"--output={__file__}/deeper"], "is a file: expected a folder"),

@@ -2,7 +2,6 @@
 
 import argparse
 import fnmatch
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -18,16 +17,14 @@ from closure_jax.workdir import provenance
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser("bench", "Time the parts of a closure, each beside the least time that the device allows.")
-    parser.add_argument("--output", metavar="FILE.json", type=pathlib.Path, help="write the figures here")
+    parser.add_argument("--output", metavar="FILE.json", type=cli.path, help="write the figures here")
     parser.add_argument("--only", default="*", help="names or patterns, with commas between: dns_*,encode_compact")
     parser.add_argument("--devices", type=int, default=1, help="split each batch over as many; default 1")
     parser.add_argument(
         "--repeats", type=int, help=f"calls of each; default {measure.BUDGET} s of them, at least {measure.LEAST}"
     )
-    parser.add_argument("--docs", metavar="FILE.md", type=pathlib.Path, help="write the table in Markdown here")
-    parser.add_argument(
-        "--against", metavar="FILE.json", type=pathlib.Path, help="figures of another program to compare"
-    )
+    parser.add_argument("--docs", metavar="FILE.md", type=cli.path, help="write the table in Markdown here")
+    parser.add_argument("--against", metavar="FILE.json", type=cli.path, help="figures of another program to compare")
     options = parser.parse_args(arguments)
     if options.repeats is not None and options.repeats < 1:
         raise UserError(f"--repeats={options.repeats}: expected a whole number above 0")

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -27,6 +28,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the options")
+
+
+def path(text: str) -> pathlib.Path:
+    """The path that an option gives; an empty one, which would mean the current folder, is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: expected a path")
+    return pathlib.Path(text)
 
 
 def run(command: Callable[[], int | None], continues: bool = False) -> int:

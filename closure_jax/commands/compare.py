@@ -17,10 +17,10 @@ from closure_jax.pages.tables import Table, markdown_text
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser("closure_jax compare", "Put finished runs beside each other and against the paper's claims.")
     parser.add_argument(
-        "directories", nargs="*", metavar="DIR", type=pathlib.Path, help="work directories, summaries, studies"
+        "directories", nargs="*", metavar="DIR", type=cli.path, help="work directories, summaries, studies"
     )
-    parser.add_argument("--output", metavar="DIR", type=pathlib.Path, default="comparison", help="default comparison/")
-    parser.add_argument("--docs", metavar="FILE.md", type=pathlib.Path, help="write the page in Markdown here as well")
+    parser.add_argument("--output", metavar="DIR", type=cli.path, default="comparison", help="default comparison/")
+    parser.add_argument("--docs", metavar="FILE.md", type=cli.path, help="write the page in Markdown here as well")
     return parser.parse_args(arguments)
 
 

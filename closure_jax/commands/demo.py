@@ -25,7 +25,7 @@ _SPIN_UP = 30.0  # time units from a random field to the flow that is shown
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = cli.Parser("demo", "Couple a trained closure to the solver and animate it beside the true system.")
-    parser.add_argument("--output", default="demo", help="folder of the animation; default demo")
+    parser.add_argument("--output", type=cli.path, default="demo", help="folder of the animation; default demo")
     parser.add_argument("--time", type=int, default=5, help="time units to run; default 5")
     parser.add_argument("--members", type=int, default=4, help="members of each ensemble; default 4")
     parser.add_argument("--seed", type=int, default=1, help="of the initial state and of the noise")
@@ -38,7 +38,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, least, most in (("time", 1, 100_000), ("members", 2, 1_000_000), ("seed", 0, 2**32 - 1)):
         if not least <= getattr(options, name) <= most:
             raise UserError(f"--{name}={getattr(options, name)}: expected a whole number from {least} to {most:,}")
-    files.check_folder(pathlib.Path(options.output), "--output")
+    files.check_folder(options.output, "--output")
     return options
 
 
@@ -79,7 +79,7 @@ def _command(arguments: Sequence[str]) -> None:
     if options.pack:
         print(f"packed: {pretrained.pack(pathlib.Path(options.pack))}")
         return
-    folder = pathlib.Path(options.output)
+    folder = options.output
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     model, experiment, facts = pretrained.shipped(options.closure)

@@ -30,7 +30,9 @@ STUDIES: dict[str, Study] = {"data_efficiency": data_efficiency, "holding": hold
 def _command(arguments: Sequence[str]) -> None:
     parser = cli.Parser("study", "Run a study; it continues where it stopped. --help after a name lists its options.")
     parser.add_argument("name", metavar="NAME[:PRESET]", help=f"one of {', '.join(STUDIES)}")
-    parser.add_argument("--output", help="folder of the study; default runs/NAME, with -PRESET where it has one")
+    parser.add_argument(
+        "--output", type=cli.path, help="folder of the study; default runs/NAME, with -PRESET where it has one"
+    )
     words = [word.partition(":")[0] for word in arguments]
     named = next((word for word in words if word in STUDIES), None)
     if named is not None:
@@ -44,9 +46,9 @@ def _command(arguments: Sequence[str]) -> None:
         )
     options = parser.parse_args(rest)
     if options.output is not None:
-        files.check_folder(pathlib.Path(options.output), "--output")
+        files.check_folder(options.output, "--output")
     name, _, preset = options.name.partition(":")
-    STUDIES[name].study(options, preset, overrides, pathlib.Path(options.output or pathlib.Path("runs") / name))
+    STUDIES[name].study(options, preset, overrides, options.output or pathlib.Path("runs") / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,9 +20,9 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
     )
     parser.add_argument("--only", default=_PAPER, help=f"names or patterns, with commas between; default {_PAPER}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of each; they share the data")
-    parser.add_argument("--runs", default="runs", help="folder of the work directories; default runs")
-    parser.add_argument("--output", help="folder of the comparison; default RUNS/compare-PRESET")
-    parser.add_argument("--docs", help="also write the comparison as a Markdown page to this file")
+    parser.add_argument("--runs", type=cli.path, default="runs", help="folder of the work directories; default runs")
+    parser.add_argument("--output", type=cli.path, help="folder of the comparison; default RUNS/compare-PRESET")
+    parser.add_argument("--docs", type=cli.path, help="also write the comparison as a Markdown page to this file")
     parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
     overrides = tuple(text.removeprefix("--config.") for text in arguments if text.startswith("--config."))
     options = parser.parse_args([text for text in arguments if not text.startswith("--config.")])
@@ -62,18 +62,17 @@ def _command(arguments: Sequence[str]) -> None:
     preset = options.preset or runs.default_preset()
     if preset not in config_lib.PRESETS:
         raise UserError(f"--preset={preset}: expected {', '.join(config_lib.PRESETS)}")
-    folder = pathlib.Path(options.runs)
-    output = pathlib.Path(options.output or folder / f"compare-{preset}")
-    docs = pathlib.Path(options.docs) if options.docs else None
+    folder = options.runs
+    output = options.output or folder / f"compare-{preset}"
     found = config_lib.experiments(options.only.split(","))
     found.sort(
         key=lambda file: not file.stem.endswith("_recon")
     )  # other latents are held against those of reconstruction
-    compare.check_output(output, docs)
+    compare.check_output(output, options.docs)
     planned = matrix(found, preset, options.seeds, folder, overrides)
     done = runs.run_all(planned, "sweep")
     if done:
-        compare.compare([run.folder for run in done], output, docs)
+        compare.compare([run.folder for run in done], output, options.docs)
     runs.missing(planned, done)
 
 

@@ -32,9 +32,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--rehearse", action="store_true", help="run each phase for a few steps, say what all will take"
     )
-    parser.add_argument(
-        "--output", metavar="FILE.json", type=pathlib.Path, help="of --rehearse: write its table here too"
-    )
+    parser.add_argument("--output", metavar="FILE.json", type=cli.path, help="of --rehearse: write its table here too")
     parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
     parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
     overrides = [text.removeprefix("--config.") for text in arguments if text.startswith("--config.")]

@@ -39,8 +39,8 @@ _JUDGED = ("data.", "evaluation.", "sampler.", "coupling.")
 
 def _command(arguments: Sequence[str]) -> None:
     parser = cli.Parser("transfer", "Judge the closure of a finished run in another flow; nothing is trained.")
-    parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="work directory of a finished run")
-    parser.add_argument("--output", type=pathlib.Path, help="folder of all cases; default RUN-transfer")
+    parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a finished run")
+    parser.add_argument("--output", type=cli.path, help="folder of all cases; default RUN-transfer")
     parser.epilog = (
         "--config.flow.FIELD=VALUE or --config.problem.FIELD=VALUE says what differs: --config.flow.viscosity=2e-3 of the"
         " paper's problem, --config.problem.viscosity=1e-3 of LES."
