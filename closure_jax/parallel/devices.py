@@ -116,11 +116,6 @@ def alone(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def index() -> jax.Array:
-    """Which device this is, inside a `data_parallel` step."""
-    return jax.lax.axis_index(AXIS)
-
-
 def parts_of(members: int) -> int:
     """Over how many devices of this process an ensemble is split: the most that its members divide over."""
     return max(parts for parts in range(1, jax.local_device_count() + 1) if members % parts == 0)

@@ -72,7 +72,7 @@ class QWienerNoise:
 
     Attributes:
       grid: where the field lives.
-      sigma: amplitude [1 / time^(1/2)], so that sigma dW/dt is in units of vorticity / time.
+      sigma: amplitude [1 / time^(3/2)], so that sigma dW/dt is in units of vorticity / time.
       kappa: variance of each part of xi_k [1].
       alpha: smoothing [length^2].
       dt: time step [time].

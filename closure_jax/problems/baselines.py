@@ -10,7 +10,8 @@ With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx
     backscatter (Jansen and Held, Ocean Model. 80, 2014)   D - b lap(w), D = -lap(c^2 h^4 |S| lap(w))   c = 0.08
 
 The last one takes by D the enstrophy, and by b returns 0.99 of the energy that D takes: b = 0.99 <psi D> / <w^2>, with psi the
-stream function and means over the plane. Its constants are those of pyqg (Ross et al., J. Adv. Model. Earth Syst. 15, 2023).
+stream function, lap psi = w, and means over the plane. Its constants are those of pyqg (Ross et al., J. Adv. Model. Earth Syst.
+15, 2023).
 (Leith's constant by Fox-Kemper and Menemenlis, in Ocean Modeling in an Eddying Regime, 2008.)
 
 The coefficient that multiplies h^2, h^3 or D^2 is one number, published or fitted to pairs, or, where it is dynamic (Germano et
