@@ -24,8 +24,8 @@ class Shared:
       seed: of the true ensembles, whatever that of a run is.
     """
 
-    VERSION: ClassVar[int] = 1
-    """Of how ensembles are run; they are made anew under another."""
+    VERSION: ClassVar[int] = 2
+    """Of how ensembles are run, and of what classical closures compute; they are made anew under another."""
 
     folder: pathlib.Path
     identity: Any

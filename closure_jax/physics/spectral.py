@@ -5,6 +5,7 @@ Convention: a field of shape (..., n, n) is sampled at x_i = i L / n, first axis
 """
 
 import functools
+import math
 from typing import overload
 
 import jax.numpy as jnp
@@ -68,6 +69,21 @@ def to_fourier(field: Field) -> Complex[Array, "*batch n n//2+1"]:
 def to_physical(field_hat: FieldHat) -> Float[Array, "*batch n n"]:
     """The real fields of which this is the transform; n is even."""
     return jnp.fft.irfft2(field_hat)
+
+
+def padded(grid: grids.Grid) -> grids.Grid:
+    """A grid of 3/2 as many points on a side, on which a product of two fields of the grid does not alias into it."""
+    return make_grid(2 * math.ceil(3 * grid.shape[0] / 4), grid.domain[0][1])
+
+
+def on_grid(field_hat: Complex[Array, "*batch n n//2+1"], size: int) -> Complex[Array, "*batch m m//2+1"]:
+    """The transform on a grid of size^2 points: modes below half of the coarser grid's points are kept, others are 0."""
+    n = field_hat.shape[-2]
+    kept = min(n, size) // 2
+    rows = jnp.concatenate([field_hat[..., :kept, :kept], field_hat[..., n - kept + 1 :, :kept]], axis=-2)
+    padded = jnp.zeros((*field_hat.shape[:-2], size, size // 2 + 1), field_hat.dtype)
+    padded = padded.at[..., :kept, :kept].set(rows[..., :kept, :])
+    return padded.at[..., size - kept + 1 :, :kept].set(rows[..., kept:, :]) * (size / n) ** 2
 
 
 def velocity_hat(

@@ -3,7 +3,7 @@
 With w the filtered vorticity, u its velocity, S its rate of strain (S11 = du/dx = -S22, S12 = (du/dy + dv/dx) / 2),
 |S|^2 = 2 S:S, h the grid's spacing and D the filter's width, the closures that complete dw/dt = -u.grad(w) + ... are
 
-    Smagorinsky (Mon. Weather Rev. 91, 1963)           curl div (2 c^2 h^2 |S| S)       c = 0.17 (Lilly 1967)
+    Smagorinsky (Mon. Weather Rev. 91, 1963)           div (c^2 h^2 |S| grad w)         c = 0.17 (Lilly 1967)
     Leith (Physica D 98, 1996)                         div (c^3 h^3 |grad w| grad w)    c = 1 / pi
     gradient (Clark et al., J. Fluid Mech. 91, 1979)   -div (c D^2 (grad u) . grad w)   c = 1 / 12
 
@@ -14,6 +14,10 @@ stream function, lap psi = w, and means over the plane. Its constants are those 
 15, 2023).
 (Leith's constant by Fox-Kemper and Menemenlis, in Ocean Modeling in an Eddying Regime, 2008.)
 
+Smagorinsky's eddy viscosity stands in the equation of vorticity, as is usual in 2D (Maulik and San, J. Fluid Mech. 831, 2017).
+Products are formed on a grid of 3/2 as many points, as the solver forms its advection, and cut back: the gradient closure, of two
+factors, does not alias; those with a modulus alias little.
+
 The coefficient that multiplies h^2, h^3 or D^2 is one number, published or fitted to pairs, or, where it is dynamic (Germano et
 al., Phys. Fluids A 3, 1991; Lilly, Phys. Fluids A 4, 1992), one for each state from the same closure at twice the width.
 
@@ -23,14 +27,14 @@ Fernandez-Granda, J. Adv. Model. Earth Syst. 15, 2023).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Complex, Float, Key
 
 from closure_jax import random
 from closure_jax.coupling.autoregressive import AR1
@@ -39,40 +43,61 @@ from closure_jax.physics import spectral
 from closure_jax.problems.base import Pairs
 
 Fields = Float[Array, "*batch n n"]
-Components = tuple[Fields, Fields]
+FieldsHat = Complex[Array, "*batch n n//2+1"]
+Components = tuple[FieldsHat, FieldsHat]
 
 
-def _derivatives(field: Fields, grid: grids.Grid) -> Components:
-    """(d/dx, d/dy), of the modes that the solver advects."""
-    field_hat = spectral.to_fourier(field) * spectral.below_nyquist(grid)
+def _points(field_hat: FieldsHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
+    """The field at the points where products are formed: 3/2 as many on a side as the grid has."""
+    return spectral.to_physical(spectral.on_grid(field_hat, spectral.padded(grid).shape[0]))
+
+
+def _cut(product: Float[Array, "*batch m m"], grid: grids.Grid) -> FieldsHat:
+    """The transform on the grid of what was formed at these points; of two factors without aliasing."""
+    return spectral.on_grid(spectral.to_fourier(product), grid.shape[0])
+
+
+def _derivatives(field_hat: FieldsHat, grid: grids.Grid) -> Components:
+    """(d/dx, d/dy)."""
     kx, ky = spectral.wavenumbers(grid)
-    return spectral.to_physical(1j * kx * field_hat), spectral.to_physical(1j * ky * field_hat)
+    return 1j * kx * field_hat, 1j * ky * field_hat
 
 
-def _velocity(vorticity: Fields, grid: grids.Grid) -> Components:
-    u_hat, v_hat = spectral.velocity_hat(spectral.to_fourier(vorticity), grid)
-    return spectral.to_physical(u_hat), spectral.to_physical(v_hat)
-
-
-def strain(vorticity: Fields, grid: grids.Grid) -> Components:
-    """(S11, S12) of the velocity of a vorticity."""
-    u, v = _velocity(vorticity, grid)
-    (u_x, u_y), (v_x, _) = _derivatives(u, grid), _derivatives(v, grid)
-    return u_x, 0.5 * (u_y + v_x)
-
-
-def curl_of_divergence(tensor: Components, grid: grids.Grid) -> Fields:
-    """curl div of a symmetric tensor without trace, (T11, T12): what a stress does to the vorticity."""
-    first, second = (spectral.to_fourier(component) for component in tensor)
-    kx, ky = spectral.wavenumbers(grid)
-    return spectral.to_physical(((ky**2 - kx**2) * second + 2 * kx * ky * first) * spectral.below_nyquist(grid))
-
-
-def divergence(flux: Components, grid: grids.Grid) -> Fields:
+def divergence(flux_hat: Components, grid: grids.Grid) -> FieldsHat:
     """div of a vector field."""
-    kx, ky = spectral.wavenumbers(grid)
-    first, second = (spectral.to_fourier(component) for component in flux)
-    return spectral.to_physical((1j * kx * first + 1j * ky * second) * spectral.below_nyquist(grid))
+    return _derivatives(flux_hat[0], grid)[0] + _derivatives(flux_hat[1], grid)[1]
+
+
+def _strain_rate(vorticity_hat: FieldsHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
+    """|S| where products are formed [1 / time]."""
+    u_hat, v_hat = spectral.velocity_hat(vorticity_hat, grid)
+    (u_x, u_y), (v_x, _) = _derivatives(u_hat, grid), _derivatives(v_hat, grid)
+    return jnp.hypot(2 * _points(u_x, grid), _points(u_y + v_x, grid))
+
+
+def _down_gradient(viscosity: Float[Array, "*batch m m"], vorticity_hat: FieldsHat, grid: grids.Grid) -> Components:
+    w_x, w_y = _derivatives(vorticity_hat, grid)
+    return _cut(viscosity * _points(w_x, grid), grid), _cut(viscosity * _points(w_y, grid), grid)
+
+
+def _smagorinsky(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+    return _down_gradient(width**2 * _strain_rate(vorticity_hat, grid), vorticity_hat, grid)
+
+
+def _leith(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+    steepness = jnp.hypot(*(_points(one, grid) for one in _derivatives(vorticity_hat, grid)))
+    return _down_gradient(width**3 * steepness, vorticity_hat, grid)
+
+
+def _gradient(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+    w_x, w_y = (_points(one, grid) for one in _derivatives(vorticity_hat, grid))
+
+    def component(velocity_hat: FieldsHat) -> FieldsHat:
+        x, y = (_points(one, grid) for one in _derivatives(velocity_hat, grid))
+        return _cut(-(width**2) * (x * w_x + y * w_y), grid)
+
+    u_hat, v_hat = spectral.velocity_hat(vorticity_hat, grid)
+    return component(u_hat), component(v_hat)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,56 +105,32 @@ class Form:
     """What a closure is made of, but for its coefficient.
 
     Attributes:
-      flux: (vorticity, grid, width) -> stress or flux of coefficient 1, two components; its sign is that of what is added to the
-        momentum or to the vorticity.
-      tendency: (flux, grid) -> what it does to the vorticity.
-      resolved: (vorticity, grid, filter) -> that part of what `flux` stands for which the filter makes unresolved.
+      flux: (vorticity_hat, grid, width) -> minus the flux of vorticity that the closure stands for, two components, with the
+        coefficient 1.
       published: coefficient of the power of the width.
     """
 
-    flux: Callable[[Fields, grids.Grid, float], Components]
-    tendency: Callable[[Components, grids.Grid], Fields]
-    resolved: Callable[[Fields, grids.Grid, Callable[[Fields], Fields]], Components]
+    flux: Callable[[FieldsHat, grids.Grid, float], Components]
     published: float
 
 
-def _smagorinsky(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
-    s11, s12 = strain(vorticity, grid)
-    viscosity = width**2 * 2 * jnp.sqrt(s11**2 + s12**2)
-    return 2 * viscosity * s11, 2 * viscosity * s12
+def _transport(vorticity_hat: FieldsHat, grid: grids.Grid) -> Components:
+    """(u w, v w)."""
+    u, v = (_points(one, grid) for one in spectral.velocity_hat(vorticity_hat, grid))
+    w = _points(vorticity_hat, grid)
+    return _cut(u * w, grid), _cut(v * w, grid)
 
 
-def _leith(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
-    w_x, w_y = _derivatives(vorticity, grid)
-    viscosity = width**3 * jnp.hypot(w_x, w_y)
-    return viscosity * w_x, viscosity * w_y
-
-
-def _gradient(vorticity: Fields, grid: grids.Grid, width: float) -> Components:
-    w_x, w_y = _derivatives(vorticity, grid)
-    (u_x, u_y), (v_x, v_y) = (_derivatives(one, grid) for one in _velocity(vorticity, grid))
-    return -(width**2) * (u_x * w_x + u_y * w_y), -(width**2) * (v_x * w_x + v_y * w_y)
-
-
-def _resolved_stress(vorticity: Fields, grid: grids.Grid, filtered: Callable[[Fields], Fields]) -> Components:
-    """Minus the part without trace of filter(u u) - filter(u) filter(u)."""
-    u, v = _velocity(vorticity, grid)
-    low_u, low_v = filtered(u), filtered(v)
-    first = 0.5 * (filtered(u * u - v * v) - low_u**2 + low_v**2)
-    return -first, low_u * low_v - filtered(u * v)
-
-
-def _resolved_flux(vorticity: Fields, grid: grids.Grid, filtered: Callable[[Fields], Fields]) -> Components:
-    """Minus filter(u w) - filter(u) filter(w)."""
-    low = filtered(vorticity)
-    first, second = (filtered(one) * low - filtered(one * vorticity) for one in _velocity(vorticity, grid))
-    return first, second
+def _inner(one: Sequence[FieldsHat], other: Sequence[FieldsHat]) -> Float[Array, "*batch"]:
+    """Mean over the plane of the scalar product of two vector fields."""
+    x, y = (jnp.stack([spectral.to_physical(part) for part in field]) for field in (one, other))
+    return jnp.mean(jnp.sum(x * y, axis=0), axis=(-2, -1))
 
 
 FORMS: dict[str, Form] = {
-    "smagorinsky": Form(_smagorinsky, curl_of_divergence, _resolved_stress, 0.17**2),
-    "leith": Form(_leith, divergence, _resolved_flux, np.pi**-3),
-    "gradient": Form(_gradient, divergence, _resolved_flux, 1 / 12),
+    "smagorinsky": Form(_smagorinsky, 0.17**2),
+    "leith": Form(_leith, np.pi**-3),
+    "gradient": Form(_gradient, 1 / 12),
 }
 """Forms by name."""
 
@@ -152,7 +153,8 @@ class Static(Deterministic):
 
     def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
         """The closure, physical units."""
-        return self.coefficient * self.form.tendency(self.form.flux(vorticity, self.grid, self.width), self.grid)
+        flux = self.form.flux(spectral.to_fourier(vorticity), self.grid, self.width)
+        return self.coefficient * spectral.to_physical(divergence(flux, self.grid))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,26 +176,24 @@ class Dynamic(Deterministic):
     width: float
     filter_width: float
 
+    def unlimited(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, " batch"]:
+        """c of each field, which may be negative."""
+        grid, lower = self.grid, gaussian(self.grid, 3**0.5 * self.filter_width)
+        here = spectral.to_fourier(vorticity) * spectral.below_nyquist(grid)
+        wide = self.form.flux(lower * here, grid, 2 * self.width)
+        model = [there - lower * one for there, one in zip(wide, self.form.flux(here, grid, self.width), strict=True)]
+        whole, wide_part = _transport(here, grid), _transport(lower * here, grid)
+        seen = [resolved - lower * one for resolved, one in zip(wide_part, whole, strict=True)]
+        return _inner(seen, model) / jnp.maximum(_inner(model, model), jnp.finfo(vorticity.dtype).tiny)
+
     def coefficient(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, " batch"]:
-        """c of each field."""
-        lower = gaussian(self.grid, 3**0.5 * self.filter_width)
-
-        def filtered(field: Fields) -> Fields:
-            return spectral.to_physical(spectral.to_fourier(field) * lower)
-
-        low = self.form.flux(filtered(vorticity), self.grid, 2 * self.width)
-        here = self.form.flux(vorticity, self.grid, self.width)
-        model = [there - filtered(one) for there, one in zip(low, here, strict=True)]
-        seen = self.form.resolved(vorticity, self.grid, filtered)
-        plane = (-2, -1)
-        product = sum(jnp.mean(a * b, axis=plane) for a, b in zip(seen, model, strict=True))
-        square = sum(jnp.mean(b * b, axis=plane) for b in model)
-        return jnp.maximum(product, 0) / jnp.maximum(square, jnp.finfo(vorticity.dtype).tiny)
+        """c of each field, 0 where the best one is negative."""
+        return jnp.maximum(self.unlimited(vorticity), 0)
 
     def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
         """The closure, physical units."""
-        tendency = self.form.tendency(self.form.flux(vorticity, self.grid, self.width), self.grid)
-        return self.coefficient(vorticity)[:, None, None] * tendency
+        unit = Static(self.form, self.grid, self.width, 1.0)
+        return self.coefficient(vorticity)[:, None, None] * unit.mean(vorticity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,20 +214,16 @@ class Backscatter(Deterministic):
 
     def mean(self, vorticity: Float[Array, "batch n n"]) -> Float[Array, "batch n n"]:
         """The closure, physical units."""
-        laplacian = spectral.laplacian(self.grid) * spectral.below_nyquist(self.grid)
-
-        def lap(field: Fields) -> Fields:
-            return spectral.to_physical(laplacian * spectral.to_fourier(field))
-
+        grid, laplacian = self.grid, spectral.laplacian(self.grid)
+        vorticity_hat = spectral.to_fourier(vorticity) * spectral.below_nyquist(grid)
         inverse = np.divide(1.0, laplacian, out=np.zeros_like(laplacian), where=laplacian != 0)
-        psi = spectral.to_physical(inverse * spectral.to_fourier(vorticity))
-        s11, s12 = strain(vorticity, self.grid)
-        viscosity = self.coefficient * self.width**4 * 2 * jnp.sqrt(s11**2 + s12**2)
-        taken = -lap(viscosity * lap(vorticity))
+        psi, curvature = (spectral.to_physical(symbol * vorticity_hat) for symbol in (inverse, laplacian))
+        viscosity = self.coefficient * self.width**4 * _strain_rate(vorticity_hat, grid)
+        taken = spectral.to_physical(-laplacian * _cut(viscosity * _points(laplacian * vorticity_hat, grid), grid))
         plane = (-2, -1)
         energy = jnp.maximum(jnp.mean(psi * taken, axis=plane), 0)
         size = jnp.maximum(jnp.mean(vorticity**2, axis=plane), jnp.finfo(vorticity.dtype).tiny)
-        return taken - (self.returned * energy / size)[:, None, None] * lap(vorticity)
+        return taken - (self.returned * energy / size)[:, None, None] * curvature
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """A direct numerical simulation of forced 2D turbulence, seen through a filter on a coarse grid; see `les`."""
 
 import dataclasses
-import math
 from typing import cast
 
 import jax
@@ -37,9 +36,9 @@ class DraggedFlow(KolmogorovFlow):
         """-u.grad(w)."""
         if not self.padded:
             return spectral.advection_hat(state, self.grid)
-        n, length = self.grid.shape[0], self.grid.domain[0][1]
-        finer = spectral.make_grid(2 * math.ceil(3 * n / 4), length)
-        return on_grid(spectral.advection_hat(on_grid(state, finer.shape[0]), finer), n)
+        finer = spectral.padded(self.grid)
+        fine_hat = spectral.advection_hat(spectral.on_grid(state, finer.shape[0]), finer)
+        return spectral.on_grid(fine_hat, self.grid.shape[0])
 
     def with_advection(self) -> "DraggedFlow":
         """The same flow, closed by its own advection."""
@@ -78,16 +77,6 @@ def closed_step(flow: DraggedFlow, dt: float) -> stepper.Step:
     return step
 
 
-def on_grid(field_hat: Complex[Array, "*batch n n//2+1"], size: int) -> Complex[Array, "*batch m m//2+1"]:
-    """The transform on a grid of size^2 points: modes below half of the coarser grid's points are kept, others are 0."""
-    n = field_hat.shape[-2]
-    kept = min(n, size) // 2
-    rows = jnp.concatenate([field_hat[..., :kept, :kept], field_hat[..., n - kept + 1 :, :kept]], axis=-2)
-    padded = jnp.zeros((*field_hat.shape[:-2], size, size // 2 + 1), field_hat.dtype)
-    padded = padded.at[..., :kept, :kept].set(rows[..., :kept, :])
-    return padded.at[..., size - kept + 1 :, :kept].set(rows[..., kept:, :]) * (size / n) ** 2
-
-
 @dataclasses.dataclass(frozen=True)
 class FilteredDNS(Independent):
     """The DNS, seen through the filter: the `System` of the data and the `Dynamics` of the truth.
@@ -111,7 +100,7 @@ class FilteredDNS(Independent):
 
     def _filtered(self, field_hat: Complex[Array, "*batch n half"]) -> Complex[Array, "*batch m m//2+1"]:
         grid = self.coarse.grid
-        return on_grid(field_hat, grid.shape[0]) * baselines.gaussian(grid, self.width)
+        return spectral.on_grid(field_hat, grid.shape[0]) * baselines.gaussian(grid, self.width)
 
     def _random_hat(self, keys: Key[Array, "*batch"], part: int, most: float) -> Complex[Array, "*batch n n//2+1"]:
         """Random phases on modes up to `most`, of variance 1."""
@@ -161,8 +150,8 @@ class FilteredDNS(Independent):
         """
         n, coarse = self.flow.grid.shape[0], self.coarse.grid
         unfiltered = spectral.to_fourier(vorticity) / baselines.gaussian(coarse, self.width)
-        resolved = on_grid(unfiltered, n)
-        is_resolved = on_grid(jnp.ones_like(unfiltered), n) != 0
+        resolved = spectral.on_grid(unfiltered, n)
+        is_resolved = spectral.on_grid(jnp.ones_like(unfiltered), n) != 0
         size = 0.1 * jnp.sqrt(jnp.mean(vorticity**2, axis=(-2, -1)))[..., None, None]
         fine = size * self._random_hat(keys, _FINE, n)
         step = closed_step(self.flow, self.dt)
