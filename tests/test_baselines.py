@@ -191,12 +191,20 @@ def test_closures_are_draws_that_run_under_jit_and_differentiate():
         *("gradient_fitted_ar1", "backscatter_fitted_ar1"),
     ]
     keys = jax.random.split(jax.random.key(0), 4)
-    for name, draw in draws.items():
-        noise = jax.tree.map(jnp.zeros_like, draw.noise(keys, w))
-        assert (not jax.tree.leaves(noise)) != name.endswith("_ar1")
-        made = jax.jit(lambda noise, w, draw=draw: draw.draw(noise, w))(noise, w)
-        np.testing.assert_allclose(made, draw.mean(w), rtol=1e-4, atol=1e-4 * np.abs(made).max())
-        assert made.shape == w.shape and np.isfinite(jax.grad(lambda w, draw=draw: draw.mean(w).sum())(w)).all(), name
+    noises = {name: jax.tree.map(jnp.zeros_like, draw.noise(keys, w)) for name, draw in draws.items()}
+
+    @jax.jit
+    def found(noises, w):
+        made = {name: draw.draw(noises[name], w) for name, draw in draws.items()}
+        means = {name: draw.mean(w) for name, draw in draws.items()}
+        return made, means, jax.grad(lambda w: sum((draw.mean(w) ** 2).sum() for draw in draws.values()))(w)
+
+    made, means, gradient = found(noises, w)
+    assert np.isfinite(gradient).all()
+    for name, mean in means.items():
+        assert (not jax.tree.leaves(noises[name])) != name.endswith("_ar1")
+        np.testing.assert_allclose(made[name], mean, rtol=1e-4, atol=1e-4 * np.abs(mean).max(), err_msg=name)
+        assert mean.shape == w.shape and np.isfinite(mean).all()
 
 
 def test_noise_has_the_spectrum_of_what_a_closure_misses():
