@@ -76,7 +76,7 @@ def padded(grid: grids.Grid) -> grids.Grid:
     return make_grid(2 * math.ceil(3 * grid.shape[0] / 4), grid.domain[0][1])
 
 
-def on_grid(field_hat: Complex[Array, "*batch n n//2+1"], size: int) -> Complex[Array, "*batch m m//2+1"]:
+def on_grid(field_hat: FieldHat, size: int) -> Complex[Array, "*batch m m//2+1"]:
     """The transform on a grid of size^2 points: modes below half of the coarser grid's points are kept, others are 0."""
     n = field_hat.shape[-2]
     kept = min(n, size) // 2

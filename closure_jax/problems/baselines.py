@@ -34,65 +34,65 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_cfd.base import grids
-from jaxtyping import Array, Complex, Float, Key
+from jaxtyping import Array, Float, Key
 
 from closure_jax import random
 from closure_jax.coupling.autoregressive import AR1
 from closure_jax.coupling.draw import Deterministic, Draw
 from closure_jax.physics import spectral
+from closure_jax.physics.spectral import FieldHat
 from closure_jax.problems.base import Pairs
 
 Fields = Float[Array, "*batch n n"]
-FieldsHat = Complex[Array, "*batch n n//2+1"]
-Components = tuple[FieldsHat, FieldsHat]
+Components = tuple[FieldHat, FieldHat]
 
 
-def _points(field_hat: FieldsHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
+def _points(field_hat: FieldHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
     """The field at the points where products are formed: 3/2 as many on a side as the grid has."""
     return spectral.to_physical(spectral.on_grid(field_hat, spectral.padded(grid).shape[0]))
 
 
-def _cut(product: Float[Array, "*batch m m"], grid: grids.Grid) -> FieldsHat:
+def _cut(product: Float[Array, "*batch m m"], grid: grids.Grid) -> FieldHat:
     """The transform on the grid of what was formed at these points; of two factors without aliasing."""
     return spectral.on_grid(spectral.to_fourier(product), grid.shape[0])
 
 
-def _derivatives(field_hat: FieldsHat, grid: grids.Grid) -> Components:
+def _derivatives(field_hat: FieldHat, grid: grids.Grid) -> Components:
     """(d/dx, d/dy)."""
     kx, ky = spectral.wavenumbers(grid)
     return 1j * kx * field_hat, 1j * ky * field_hat
 
 
-def divergence(flux_hat: Components, grid: grids.Grid) -> FieldsHat:
+def divergence(flux_hat: Components, grid: grids.Grid) -> FieldHat:
     """div of a vector field."""
     return _derivatives(flux_hat[0], grid)[0] + _derivatives(flux_hat[1], grid)[1]
 
 
-def _strain_rate(vorticity_hat: FieldsHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
+def _strain_rate(vorticity_hat: FieldHat, grid: grids.Grid) -> Float[Array, "*batch m m"]:
     """|S| where products are formed [1 / time]."""
     u_hat, v_hat = spectral.velocity_hat(vorticity_hat, grid)
     (u_x, u_y), (v_x, _) = _derivatives(u_hat, grid), _derivatives(v_hat, grid)
     return jnp.hypot(2 * _points(u_x, grid), _points(u_y + v_x, grid))
 
 
-def _down_gradient(viscosity: Float[Array, "*batch m m"], vorticity_hat: FieldsHat, grid: grids.Grid) -> Components:
+def _down_gradient(viscosity: Float[Array, "*batch m m"], vorticity_hat: FieldHat, grid: grids.Grid) -> Components:
     w_x, w_y = _derivatives(vorticity_hat, grid)
     return _cut(viscosity * _points(w_x, grid), grid), _cut(viscosity * _points(w_y, grid), grid)
 
 
-def _smagorinsky(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+def _smagorinsky(vorticity_hat: FieldHat, grid: grids.Grid, width: float) -> Components:
     return _down_gradient(width**2 * _strain_rate(vorticity_hat, grid), vorticity_hat, grid)
 
 
-def _leith(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+def _leith(vorticity_hat: FieldHat, grid: grids.Grid, width: float) -> Components:
     steepness = jnp.hypot(*(_points(one, grid) for one in _derivatives(vorticity_hat, grid)))
     return _down_gradient(width**3 * steepness, vorticity_hat, grid)
 
 
-def _gradient(vorticity_hat: FieldsHat, grid: grids.Grid, width: float) -> Components:
+def _gradient(vorticity_hat: FieldHat, grid: grids.Grid, width: float) -> Components:
     w_x, w_y = (_points(one, grid) for one in _derivatives(vorticity_hat, grid))
 
-    def component(velocity_hat: FieldsHat) -> FieldsHat:
+    def component(velocity_hat: FieldHat) -> FieldHat:
         x, y = (_points(one, grid) for one in _derivatives(velocity_hat, grid))
         return _cut(-(width**2) * (x * w_x + y * w_y), grid)
 
@@ -110,18 +110,18 @@ class Form:
       published: coefficient of the power of the width.
     """
 
-    flux: Callable[[FieldsHat, grids.Grid, float], Components]
+    flux: Callable[[FieldHat, grids.Grid, float], Components]
     published: float
 
 
-def _transport(vorticity_hat: FieldsHat, grid: grids.Grid) -> Components:
+def _transport(vorticity_hat: FieldHat, grid: grids.Grid) -> Components:
     """(u w, v w)."""
     u, v = (_points(one, grid) for one in spectral.velocity_hat(vorticity_hat, grid))
     w = _points(vorticity_hat, grid)
     return _cut(u * w, grid), _cut(v * w, grid)
 
 
-def _inner(one: Sequence[FieldsHat], other: Sequence[FieldsHat]) -> Float[Array, "*batch"]:
+def _inner(one: Sequence[FieldHat], other: Sequence[FieldHat]) -> Float[Array, "*batch"]:
     """Mean over the plane of the scalar product of two vector fields."""
     x, y = (jnp.stack([spectral.to_physical(part) for part in field]) for field in (one, other))
     return jnp.mean(jnp.sum(x * y, axis=0), axis=(-2, -1))
