@@ -15,7 +15,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,9 @@ def write(file: pathlib.Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Path, None, None]:
+def aside(
+    file: pathlib.Path, begun: bool = False, resumable: Callable[[], bool] = lambda: False
+) -> Generator[pathlib.Path, None, None]:
     """Yields the name `file` + '.partial' to write to, and renames it to `file` where the block ends without an error.
 
     What is written may be a folder too. The old one stays until the new one is whole; a block that fails leaves it as it was and
@@ -63,7 +65,8 @@ def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Pa
 
     Args:
       file: to write.
-      begun: whether to go on with the partial one of an earlier process; if not None, it stays where this one is asked to end.
+      begun: whether to go on with the partial one of an earlier process.
+      resumable: whether a later process can go on with it, asked where the block fails: then it stays.
     """
     partial = partial_name(file)
     if not begun:
@@ -71,8 +74,8 @@ def aside(file: pathlib.Path, begun: bool | None = None) -> Generator[pathlib.Pa
     try:
         with named(file):
             yield partial
-    except BaseException as error:
-        if begun is None or not isinstance(error, KeyboardInterrupt):
+    except BaseException:
+        if not resumable():
             _delete(partial)
         raise
     if file.is_dir():  # a folder can't be replaced in one go
@@ -265,6 +268,10 @@ class Kept:
             partial.write_bytes(self._seal(content.getvalue()) + content.getvalue())
         end = time.monotonic()
         self._next = end + max(self.SECONDS, (end - begin) / self.SHARE)
+
+    def holds(self, name: str) -> bool:
+        """Whether something was kept under `name`, whole or not."""
+        return self._file(name, "kept").is_file()
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """What was kept under `name` of this work; empty where nothing was."""

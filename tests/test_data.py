@@ -1,7 +1,9 @@
 """Data: one self-describing file, the same from the same numbers, the exact law in its pairs, and batches from (seed, step)."""
 
 import dataclasses
+import errno
 import hashlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from closure_jax import files
-from closure_jax.data import batches, dataset, generate, simulate
+from closure_jax.data import batches, dataset, generate, hdf5, simulate
 from closure_jax.data.batches import batch_indices
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
@@ -149,6 +151,34 @@ def test_a_simulation_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path,
         (tmp_path / damage).write_bytes(content)
     generate.write(simulation(), path)
     assert len(run) == (22 if damage else 22 - 1 - 4 - 5 - 3)
+    assert path.read_bytes() == made.read_bytes() and [file.name for file in tmp_path.iterdir()] == ["fields.h5"]
+
+
+@pytest.mark.parametrize("at, again", [(0, 22), (12, 22 - 11), (22, 22)])  # the last write is one of the head
+def test_a_simulation_that_finds_the_disk_full_goes_on_to_the_same_bytes(made, tmp_path, monkeypatch, at, again):
+    path, run = tmp_path / "fields.h5", []
+    snapshot, tried = simulate.Snapshots.next, hdf5._File._try
+
+    def counted(self):
+        run.append(1)
+        return snapshot(self)
+
+    def full(value):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def limited(self, change, value):
+        return tried(self, full if len(run) == at and (at < 22 or self.tell() == 0) else change, value)
+
+    monkeypatch.setattr(simulate.Snapshots, "next", counted)
+    monkeypatch.setattr(files.Kept, "SECONDS", 0.0)
+    monkeypatch.setattr(files.Kept, "SHARE", 1e9)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(hdf5._File, "_try", limited)
+        generate.write(simulation(), path)
+    assert not path.exists() and files.partial_name(path).exists() == (at > 0)
+    run.clear()
+    generate.write(simulation(), path)
+    assert len(run) == again
     assert path.read_bytes() == made.read_bytes() and [file.name for file in tmp_path.iterdir()] == ["fields.h5"]
 
 

@@ -1,5 +1,6 @@
 """A disk that is full: one line, status 2, what was whole stays, and the same command goes on when there is room."""
 
+import contextlib
 import errno
 import shutil
 import subprocess
@@ -7,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from test_data import simulation
 from test_training import assert_goes_on_as_unbroken, initial_state, quadratic_phase
 
 from closure_jax import files
 from closure_jax.commands import cli
+from closure_jax.data import generate, hdf5, simulate
 from closure_jax.training import loop
 from closure_jax.workdir import WorkDir
 
@@ -34,6 +38,16 @@ class Disk:
 
     def grow(self, kilobytes: int) -> None:
         self._mount("remount,size", kilobytes)
+
+    def fill(self) -> None:
+        """Takes all the room that is left."""
+        with open(self.path / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self) -> None:
+        """Gives it back."""
+        (self.path / "ballast").unlink()
 
 
 @pytest.fixture
@@ -75,6 +89,49 @@ def test_data_that_do_not_fit_are_refused_and_the_library_does_not_crash(disk, a
     assert [path.name for path in small.path.iterdir()] == ["data.h5"]
 
 
+def test_a_partial_file_with_holes_has_no_room_for_what_it_lacks(disk):
+    small, size = disk(300), 10**6
+    path = small.path / "data.h5"
+    with h5py.File(files.partial_name(path), "w") as file:
+        hdf5.room(file, "fields", (size // 4,))
+    assert files.partial_name(path).stat().st_size > size
+    with (
+        pytest.raises(OSError, match="No space left"),
+        hdf5.writing(path, size, begun=True, resumable=lambda: True),
+    ):
+        pytest.fail("hours of work would have begun")
+    small.grow(2000)
+    with hdf5.writing(path, size, begun=True) as file:  # all of its room is taken now
+        small.fill()
+        file["fields"][:] = 1.0
+    with h5py.File(path) as file:
+        assert (file["fields"][:] == 1).all()
+
+
+def test_a_simulation_goes_on_where_the_disk_was_full(disk, tmp_path, monkeypatch, capsys):
+    small, run, snapshot = disk(800), [], simulate.Snapshots.next
+
+    def counted(self):
+        run.append(1)
+        if len(run) == 15:
+            small.fill()
+        return snapshot(self)
+
+    monkeypatch.setattr(files.Kept, "SECONDS", 0.0)
+    monkeypatch.setattr(files.Kept, "SHARE", 1e9)
+    generate.write(simulation(), tmp_path / "whole.h5")
+    monkeypatch.setattr(simulate.Snapshots, "next", counted)
+    capsys.readouterr()
+    assert cli.run(lambda: generate.write(simulation(), small.path / "fields.h5")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "no space left on the disk" in line and "expected room" in line
+    small.empty()
+    run.clear()
+    generate.write(simulation(), small.path / "fields.h5")
+    assert len(run) == 22 - 14
+    assert (small.path / "fields.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
 def test_an_error_is_named_after_its_file_and_one_without_a_number_keeps_its_text(tmp_path, capsys):
     def copied() -> None:
         with files.aside(tmp_path / "copy"):
@@ -95,18 +152,12 @@ def test_a_checkpoint_that_does_not_fit_ends_training_which_goes_on_when_there_i
     small = disk(400)
     work = WorkDir(small.path / "run")
     work.path.mkdir()
-    ballast = small.path / "ballast"
 
     def filled_at_six(step):
         if step == 6:
             while not (work.path / "checkpoints" / "transport" / "4").is_dir():  # saved in the background
                 time.sleep(0.01)
-            with open(ballast, "wb", buffering=0) as file:
-                try:
-                    while True:
-                        file.write(bytes(4096))
-                except OSError:
-                    pass
+            small.fill()
         return quadratic_phase(12).batch_at(step)
 
     phase = quadratic_phase(12, batch_at=filled_at_six)
@@ -115,7 +166,7 @@ def test_a_checkpoint_that_does_not_fit_ends_training_which_goes_on_when_there_i
     (line,) = capsys.readouterr().err.splitlines()
     assert "no space left" in line and "expected room" in line
     assert work.checkpoints("transport").latest() == 4
-    ballast.unlink()
+    small.empty()
     assert_goes_on_as_unbroken(work, tmp_path / "whole")
 
 

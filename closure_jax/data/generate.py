@@ -21,6 +21,7 @@ from closure_jax.parallel import devices, processes, progress
 from closure_jax.problems.base import Problem, System, class_name
 
 _BUFFER = 2**28  # bytes of snapshots in memory before they are written
+_KEPT = "simulation"  # name of what is kept of one that runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +124,17 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
     """Simulates and writes `path`, aside and renamed: a killed run leaves no half file under that name.
 
     Fields are written as they are made, so memory holds a chunk's states and some 256 MB of snapshots, whatever the grid. A
-    simulation that was stopped goes on in its middle, to the same bytes.
+    simulation that was stopped, or found the disk full, goes on in its middle, to the same bytes.
     """
     total, times, n = simulation.trajectories, simulation.snapshot_times(), simulation.resolution
     trains = total - simulation.test_trajectories
     grouping = [simulation.together(), devices.parts_of(simulation.together())]
     kept = files.Kept(path.with_name(path.name + ".begun"), [dataset.SCHEMA, simulation.parameters(), grouping])
     so_far = _so_far(kept, path, trains)
-    with hdf5.writing(path, 8 * total * len(times) * n * n, begun=bool(so_far)) as file:
+    if not so_far:
+        kept.drop(_KEPT)  # of no use without the file that it was kept of
+    size = 8 * total * len(times) * n * n
+    with hdf5.writing(path, size, begun=bool(so_far), resumable=lambda: kept.holds(_KEPT)) as file:
         if not so_far:
             for split, count in (("train", trains), ("test", simulation.test_trajectories)):
                 for field in dataset.FIELDS:
@@ -192,7 +196,7 @@ def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dic
                 file.flush()
                 state = running.state()
                 kept.write(
-                    "simulation",
+                    _KEPT,
                     {f"leaf{i}": leaf for i, leaf in enumerate(state)}
                     | {"leaves": len(state), "start": start, "number": running.number, "blocks": blocks, "crc": crc},
                 )
@@ -202,11 +206,13 @@ def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dic
 
 def _so_far(kept: files.Kept, path: pathlib.Path, trains: int) -> dict[str, np.ndarray]:
     """What was kept of a simulation, where its partial file holds what was written; else empty."""
-    found, crc = kept.read("simulation"), 0
+    found, crc = kept.read(_KEPT), 0
     if not found:
         return {}
     try:
         with h5py.File(files.partial_name(path)) as file:
+            if len(file.attrs):  # it was being finished: what describes its arrays may be half written
+                return {}
             for block in found["blocks"]:
                 for (split, rows), _, when in _places(block, trains):
                     for field in dataset.FIELDS:

@@ -23,10 +23,26 @@ class _File(io.FileIO):
     """A file for the library to write to, whose first write that fails raises; later ones are dropped.
 
     The library writes out what it still holds when a file is closed, and again when the process ends, which it then ends by a
-    signal where it can't.
+    signal where it can't. Where room is reserved, the file is longer than the library says until `cut`.
     """
 
     failed: OSError | None = None
+    _reserved, _end = 0, 0
+
+    def reserve(self, size: int) -> None:
+        """Takes the room of the first `size` bytes now, where the system can (not on macOS)."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self.fileno(), 0, size)
+                self._reserved = size
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems can't
+                    raise
+
+    def cut(self) -> None:
+        """Ends the file where the library has ended it."""
+        if self._reserved and self.failed is None:
+            self._try(super().truncate, self._end)
 
     def write(self, content: Any) -> int:
         """All of the content."""
@@ -36,8 +52,11 @@ class _File(io.FileIO):
         return len(content)
 
     def truncate(self, size: int | None = None) -> int:
-        """Cuts or fills up the file."""
-        return size or 0 if self.failed else self._try(super().truncate, size)
+        """Cuts or fills up the file, but keeps the room that is reserved."""
+        self._end = size or 0
+        if self.failed is None and self._end > self._reserved:
+            self._try(super().truncate, self._end)
+        return self._end
 
     def _try(self, change: Callable[..., int], value: Any) -> int:
         try:
@@ -48,27 +67,30 @@ class _File(io.FileIO):
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path, size: int, begun: bool | None = None) -> Iterator[h5py.File]:
+def writing(
+    path: pathlib.Path, size: int, begun: bool = False, resumable: Callable[[], bool] = lambda: False
+) -> Iterator[h5py.File]:
     """A new HDF5 file, which gets the name `path` where the block ends without an error; see `files.aside`.
 
-    The room is looked for first, so that nobody waits for hours for a file that can't fit.
+    The room is taken first, so that nobody waits for hours for a file that can't fit.
 
     Args:
       path: of the file.
       size: bytes of the arrays that will be in it.
-      begun: see `files.aside`.
+      begun, resumable: see `files.aside`.
 
     Raises:
       OSError: there is no room, or a write fails.
     """
-    with files.aside(path, begun) as partial:
-        missing = size - (partial.stat().st_size if begun else 0)
-        if shutil.disk_usage(partial.parent).free < missing + _MARGIN:
+    with files.aside(path, begun, resumable) as partial:
+        held = 512 * partial.stat().st_blocks if begun else 0  # without holes, which have a size but no room
+        if shutil.disk_usage(partial.parent).free < size + _MARGIN - held:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         with _File(partial, "r+" if begun else "w+") as raw:
             # arrays are written at once, so that little is left to close
             file = h5py.File(raw, "r+" if begun else "w", rdcc_nbytes=0)
             try:
+                raw.reserve(size + _MARGIN)
                 yield file
                 file.flush()
             except BaseException:
@@ -77,6 +99,7 @@ def writing(path: pathlib.Path, size: int, begun: bool | None = None) -> Iterato
             finally:
                 with contextlib.suppress(RuntimeError) if raw.failed else contextlib.nullcontext():
                     file.close()
+            raw.cut()
             if raw.failed is not None:
                 raise OSError(raw.failed.errno, raw.failed.strerror, str(path))
 
