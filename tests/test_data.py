@@ -18,7 +18,7 @@ from closure_jax.data.batches import batch_indices
 from closure_jax.errors import UserError
 from closure_jax.physics import spectral
 from closure_jax.physics.flow import KolmogorovFlow
-from closure_jax.problems import Kolmogorov
+from closure_jax.problems import Kolmogorov, LargeEddies
 from closure_jax.problems.probe import equation_digest
 
 N = 16
@@ -324,13 +324,23 @@ def test_without_noise_the_closure_is_advection(tmp_path):
     np.testing.assert_allclose(found.closure["train"], exact, atol=1e-5 * np.abs(exact).max() + 1e-6)
 
 
-def test_a_simulation_that_diverges_is_refused_and_leaves_no_file(tmp_path):
-    wild = simulation(dt=0.5, forcing_amplitude=1e6, every=2, burn_in=0, end=40)
+@pytest.mark.parametrize("kind", ["flow", "problem"])
+def test_a_simulation_that_diverges_is_refused_at_once_and_leaves_no_file(tmp_path, monkeypatch, kind):
+    wild, run = simulation(dt=0.5, forcing_amplitude=1e6, every=2, burn_in=10, end=40), []
+    if kind == "problem":  # whose viscosity is its own field
+        wild = dataclasses.replace(wild, problem=LargeEddies(8, 16, dt=0.5, solver_dt=0.5, forcing_wavenumber=2))
+    snapshot = simulate.Snapshots.next
+
+    def counted(self):
+        run.append(1)
+        return snapshot(self)
+
+    monkeypatch.setattr(simulate.Snapshots, "next", counted)
     with pytest.raises(UserError) as caught:
         generate.write(wild, tmp_path / "fields.h5")
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1 and "--config.problem.dt=0.5" in message and "expected" in message
-    assert not (tmp_path / "fields.h5").exists()
+    asked = f"expected a smaller --config.problem.dt=0.5 or a larger --config.{kind}.viscosity"
+    assert str(caught.value) == f"the simulation left the finite numbers: {asked}"
+    assert len(run) < 20 and list(tmp_path.iterdir()) == []  # of 40
 
 
 # --- what a run sees -------------------------------------------------------------------------------------------------

@@ -142,11 +142,6 @@ def write(simulation: Simulation, path: pathlib.Path) -> None:
             file["time"] = times
         _fill(simulation, file, kept, so_far)
         arrays = [file[f"{split}/{field}"] for split in dataset.SPLITS for field in dataset.FIELDS]
-        if not all(np.isfinite(array[i]).all() for array in arrays for i in range(array.shape[0])):
-            raise UserError(
-                f"the simulation left the finite numbers: expected a smaller --config.problem.dt={simulation.problem.dt:g}"
-                " or a larger --config.flow.viscosity"
-            )
         file.attrs.update(
             schema=dataset.SCHEMA,
             checksum=dataset.checksum_of(arrays),
@@ -179,6 +174,9 @@ def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dic
         while running.number < count:
             pair = running.next()
             bar.update()
+            if not all(np.isfinite(field).all() for field in pair):
+                shutil.rmtree(kept.folder, ignore_errors=True)  # the same command would come to the same
+                raise _diverged(simulation)
             if running.number > burn_in:
                 waiting.append(pair)
             is_due = kept.is_due() or interrupts.asked() is not None
@@ -202,6 +200,18 @@ def _fill(simulation: Simulation, file: h5py.File, kept: files.Kept, so_far: dic
                 )
             interrupts.check()
     bar.close()
+
+
+def _diverged(simulation: Simulation) -> UserError:
+    """What to change of a simulation that has left the finite numbers."""
+    owners = {"problem": simulation.problem, "flow": getattr(simulation.problem, "flow", None)}
+    larger = [
+        f" or a larger --config.{name}.viscosity" for name, owner in owners.items() if hasattr(owner, "viscosity")
+    ]
+    return UserError(
+        f"the simulation left the finite numbers: expected a smaller --config.problem.dt={simulation.problem.dt:g}"
+        f"{''.join(larger)}"
+    )
 
 
 def _so_far(kept: files.Kept, path: pathlib.Path, trains: int) -> dict[str, np.ndarray]:
