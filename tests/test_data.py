@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
@@ -255,9 +256,30 @@ def test_a_problem_whose_fields_are_impossible_is_refused():
     ):
         Kolmogorov(KolmogorovFlow(forcing_wavenumber=6), 16, 16)
     with pytest.raises(UserError, match="^resolution=24: expected a multiple of data.resolution = 16"):
-        simulate.Snapshots(
-            Kolmogorov(KolmogorovFlow(), 16, 24).reference(), simulate.trajectory_keys(0, np.arange(2)), 1
-        )
+        Kolmogorov(KolmogorovFlow(), 16, 24).reference()
+
+
+def test_noise_that_the_stored_grid_does_not_hold_is_refused():
+    """Draws of the fine grid have, at the points that are stored, the deviation of the law; or there are no data."""
+    for alpha, stored, fine, fits in ((0.005, 16, 32, True), (1e-5, 16, 16, True), (0.005, 8, 16, False)):
+        problem = Kolmogorov(stored_resolution=stored, resolution=fine, noise_alpha=alpha)
+        process = dataclasses.replace(problem.exact().process, grid=spectral.make_grid(fine, 1.0))
+        draws = jax.jit(jax.vmap(process.sample_hat))(simulate.trajectory_keys(0, np.arange(4000)))
+        found = float(np.std(spectral.subsample(spectral.to_physical(draws), stored)))
+        law = problem.law(np.zeros((1, stored, stored), np.float32)).deviation
+        # at least 16 independent numbers a field: the deviation is known to 0.3 %
+        assert (abs(found / law - 1) < 0.01) == fits
+        if fits:
+            problem.reference()
+        else:
+            said = (
+                f"^noise_alpha={alpha}: .* deviation of {process.standard_deviation():.4g} on .* and {law:.4g} by the"
+            )
+            with pytest.raises(UserError, match=said):
+                problem.reference()
+    with pytest.raises(UserError, match="^noise_alpha=1e-05: .* expected the same within 1 %"):
+        Kolmogorov(stored_resolution=16, resolution=64, noise_alpha=1e-5).reference()
+    Kolmogorov(stored_resolution=16, resolution=64, noise_alpha=1e-5, noise_sigma=0.0).reference()
 
 
 def test_given_data_of_another_equation_are_refused(made):
@@ -274,13 +296,15 @@ def test_given_data_of_another_equation_are_refused(made):
 
 
 @pytest.mark.slow
-def test_a_coarser_file_made_in_chunks_holds_every_second_point_of_the_same_fields(arrays, tmp_path, monkeypatch):
+def test_a_coarser_file_made_in_chunks_holds_every_second_point_of_the_same_fields(tmp_path, monkeypatch):
+    smooth = {"noise_alpha": 0.01}  # so that the coarser grid holds the noise
+    generate.write(simulation(**smooth), tmp_path / "fine.h5")
     # written seven times at once: 7, 7 and 6 of three trajectories, then 10 and 10 of the other two
     monkeypatch.setattr(generate, "_BUFFER", 7 * 3 * 8 * (N // 2) ** 2)
-    generate.write(simulation(chunk=3, stored_resolution=N // 2), tmp_path / "coarse.h5")
-    with h5py.File(tmp_path / "coarse.h5") as file:
-        for (split, field), array in arrays.items():
-            np.testing.assert_allclose(file[f"{split}/{field}"][:], array[..., ::2, ::2], rtol=1e-5, atol=2e-6)
+    generate.write(simulation(chunk=3, stored_resolution=N // 2, **smooth), tmp_path / "coarse.h5")
+    with h5py.File(tmp_path / "fine.h5") as fine, h5py.File(tmp_path / "coarse.h5") as coarse:
+        for name in (f"{split}/{field}" for split in dataset.SPLITS for field in dataset.FIELDS):
+            np.testing.assert_allclose(coarse[name][:], fine[name][..., ::2, ::2], rtol=1e-5, atol=2e-6)
 
 
 def test_trajectories_differ_from_each_other(arrays):

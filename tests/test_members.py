@@ -19,7 +19,7 @@ from closure_jax.files import Kept
 from closure_jax.physics import spectral
 from closure_jax.problems import Kolmogorov
 
-PROBLEM = Kolmogorov(stored_resolution=8, resolution=16, dt=0.02)
+PROBLEM = Kolmogorov(stored_resolution=8, resolution=16, dt=0.02, noise_alpha=0.01)
 SYSTEM = PROBLEM.reference()
 GRID = SYSTEM.flow.grid
 

@@ -26,6 +26,7 @@ from closure_jax.problems.probe import equation_digest
 
 _INITIAL = 2**31 - 1  # folded into a trajectory's key for its initial state
 _BUILT = ("grid", "closure")  # fields of a flow that are not configuration
+_NOISE_OFF = 0.01  # of its deviation, by which the noise of data may differ from the law's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,14 +199,31 @@ class Kolmogorov:
         """The flow on the fine grid.
 
         Raises:
-          UserError: the stored grid's points are not all among those of the fine grid.
+          UserError: the stored grid's points are not all among those of the fine grid, or its modes don't hold the noise.
         """
         fine, stored = self.resolution, self.stored_resolution
         check(
             fine % stored == 0,
             f"resolution={fine}: expected a multiple of data.resolution = {stored}, since every n-th point is stored",
         )
-        return self._system(fine)
+        system = self._system(fine)
+        self._check_noise(system.process)
+        return system
+
+    def _check_noise(self, fine: QWienerNoise) -> None:
+        """Raises UserError where the noise of the fine grid, at the points that are stored, is not that of the law.
+
+        Modes that both grids hold are alike; those that the fine grid alone holds appear among them.
+        """
+        if self.resolution == self.stored_resolution:
+            return
+        drawn, law = fine.standard_deviation(), self._process(self.flow.grid).standard_deviation()
+        check(
+            abs(drawn - law) <= _NOISE_OFF * drawn,
+            f"noise_alpha={self.noise_alpha}: the noise at a point has a deviation of {drawn:.4g} on the grid of the data,"
+            f" resolution = {self.resolution}, and {law:.4g} by the law on that of the closure, data.resolution ="
+            f" {self.stored_resolution}: expected the same within 1 %; smoother noise, or a finer data.resolution",
+        )
 
     def truth(self) -> StochasticFlow:
         """The flow with its exact closure on the stored grid."""
