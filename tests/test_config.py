@@ -285,6 +285,8 @@ AGAINST = [
     ("tiny", "flow_matching", "ga", ["problem.dt=5"], "data.snapshot_every", "10"),
     ("tiny", "flow_matching", "ga", ["problem.dt=3e-3", "data.burn_in=1.5", "data.end=3"], "problem.dt", "0.003"),
     ("tiny", "flow_matching", "joint", ["program.kind=two_phase"], "latent.kind", "joint"),
+    ("tiny", "score", "ga", ["network.kind=oracle", "transport.standardise=false"], "network.kind", "oracle"),
+    ("tiny", "score", "physical", ["network.kind=oracle"], "transport.standardise", "True"),
     ("tiny", "diffusion", "ga", ["transport.t_max=2"], "transport.t_max", "2.0"),
     ("tiny", "diffusion", "ga", ["transport.t_min=0.6"], "transport.t_max", "0.5"),
     ("tiny", "diffusion", "ga", ["transport.rollout_t_max=-1"], "transport.rollout_t_max", "-1.0"),
@@ -322,6 +324,7 @@ def test_a_rule_holds_where_values_are_good():
         ["data.path=file.h5", "data.train_trajectories=500"],
     ):
         built("paper", "flow_matching", "ga", *overrides)
+    built("tiny", "score", "physical", "network.kind=oracle", "transport.standardise=false")
     assert "'flow_matching'" in refusal(built, "tiny", "flow_matching", "ga", "transport.process=flow_machting")
 
 

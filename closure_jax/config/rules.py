@@ -14,6 +14,7 @@ def check(experiment: "Experiment") -> None:
     found = (
         *_sizes(experiment),
         *_calls(experiment),
+        *_oracle(experiment),
         *_rectified(experiment),
         *_times(experiment),
         *_rollouts(experiment),
@@ -59,6 +60,23 @@ def _calls(e: "Experiment") -> list[tuple[bool, str]]:
     return [
         *((number == 1, f"{field}={number}: {one} 1") for field, number in numbers.items()),
         (tuple(e.evaluation.steps) == (1,), f"evaluation.steps={e.evaluation.steps}: {one} (1,)"),
+    ]
+
+
+def _oracle(e: "Experiment") -> list[tuple[bool, str]]:
+    if e.config.network.kind != "oracle":
+        return []
+    autoencoder, standardise = e.config.autoencoder.kind, e.transport_training.settings.standardise
+    return [
+        (
+            autoencoder == "identity",
+            f"network.kind=oracle with autoencoder.kind = {autoencoder}: the law is of fields, expected latent.kind = physical"
+            " and autoencoder.kind = identity",
+        ),
+        (
+            not standardise,
+            f"transport.standardise={standardise}: expected false with network.kind = oracle, whose law is in the field's units",
+        ),
     ]
 
 
