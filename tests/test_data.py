@@ -425,7 +425,7 @@ def test_normalisation_is_of_the_training_split_and_inverts(made):
 # --- damaged, half-made and foreign files ----------------------------------------------------------------------------
 
 
-def test_damaged_files_are_refused(made, tmp_path):
+def test_damaged_files_are_refused(made):
     content, copy = made.read_bytes(), tmp_path / "fields.h5"
     for name in ("train/vorticity", "train/closure", "test/vorticity", "test/closure"):
         with h5py.File(made) as file:
@@ -526,6 +526,16 @@ def test_arrays_that_do_not_fit_are_refused(arrays, tmp_path):
     for number, changed in enumerate(changes.values()):
         write_authors(tmp_path / f"{number}.h5", arrays, **changed)
         refusal(tmp_path / f"{number}.h5")
+    ours, shorter = tmp_path / "ours.h5", tmp_path / "shorter.h5"
+    for path, parts in ((ours, {}), (shorter, {"train": slice(2)})):
+        kept = {key: array[:, parts.get(key[0], slice(None))] for key, array in arrays.items()}
+        with h5py.File(path, "w") as file:
+            file.attrs.update(schema=dataset.SCHEMA, checksum=dataset.checksum_of(kept.values()))
+            file.update(
+                {"time": np.arange(1.0, TIMES + 1)} | {f"{split}/{field}": kept[split, field] for split, field in kept}
+            )
+    load(ours)
+    assert f"{TIMES} times of 2 snapshots in train: expected one for each" in refusal(shorter)
     write_authors(tmp_path / "group.h5", arrays, train_vorticity_64=None)
     with h5py.File(tmp_path / "group.h5", "a") as file:
         file.create_group("train_vorticity_64/deeper")

@@ -127,11 +127,7 @@ def load(
             f"data file '{path}' can't be read ({error}): give another, or delete it to make it anew"
         ) from None
     _check_shapes(arrays, path)
-    if np.shape(time) != (arrays["test", "vorticity"].shape[1],) or not (np.diff(time) > 0).all():
-        raise UserError(
-            f"data file '{path}' has {np.size(time)} times of {arrays['test', 'vorticity'].shape[1]} snapshots: expected one for"
-            " each, ascending"
-        )
+    _check_times(arrays, time, path)
     checksum = checksum_of(arrays[key] for key in ((s, f) for s in SPLITS for f in FIELDS))
     if stored is not None and stored != checksum:
         raise UserError(
@@ -254,6 +250,16 @@ def _check_shapes(arrays: dict[tuple[str, str], np.ndarray], path: pathlib.Path)
             raise UserError(
                 f"data file '{path}' has {split} {field} of shape {array.shape}: expected (trajectory, time, n, n), the same n"
                 " throughout and as many vorticities as closures"
+            )
+
+
+def _check_times(arrays: dict[tuple[str, str], np.ndarray], time: np.ndarray, path: pathlib.Path) -> None:
+    for split in SPLITS:
+        snapshots = arrays[split, "vorticity"].shape[1]
+        if np.shape(time) != (snapshots,) or not (np.diff(time) > 0).all():
+            raise UserError(
+                f"data file '{path}' has {np.size(time)} times of {snapshots} snapshots in {split}: expected one for each,"
+                " ascending"
             )
 
 
