@@ -282,7 +282,7 @@ def test_noise_that_the_stored_grid_does_not_hold_is_refused():
     Kolmogorov(stored_resolution=16, resolution=64, noise_alpha=1e-5, noise_sigma=0.0).reference()
 
 
-def test_given_data_of_another_equation_are_refused(made):
+def test_given_data_of_another_equation_are_refused(made, tmp_path):
     problem = simulation().problem
     for other, name in (
         (dataclasses.replace(problem, noise_alpha=0.01), "noise_alpha"),
@@ -291,6 +291,15 @@ def test_given_data_of_another_equation_are_refused(made):
     ):
         with pytest.raises(UserError, match=f"was made with {name} = "):
             dataset.load(made, TIMES, INTERVAL, BURN_IN, dataclasses.replace(simulation(), problem=other).physics())
+    for name, remedy in (("equation", "its code differs"), ("filter", "--dry_run prints the section of that field")):
+        path = tmp_path / "texts.h5"
+        path.write_bytes(made.read_bytes())
+        with h5py.File(path, "a") as file:
+            file.attrs[name] = "gaussian"
+        with pytest.raises(
+            UserError, match=f"made with {name} = gaussian, the configuration has sharp: expected .* {remedy}$"
+        ):
+            dataset.load(path, TIMES, INTERVAL, BURN_IN, {name: "sharp"})
     finer = dataclasses.replace(problem, resolution=2 * N, initial_tau=5.0)  # does not enter the law
     dataset.load(made, TIMES, INTERVAL, BURN_IN, dataclasses.replace(simulation(), problem=finer).physics())
 
@@ -425,7 +434,7 @@ def test_normalisation_is_of_the_training_split_and_inverts(made):
 # --- damaged, half-made and foreign files ----------------------------------------------------------------------------
 
 
-def test_damaged_files_are_refused(made):
+def test_damaged_files_are_refused(made, tmp_path):
     content, copy = made.read_bytes(), tmp_path / "fields.h5"
     for name in ("train/vorticity", "train/closure", "test/vorticity", "test/closure"):
         with h5py.File(made) as file:

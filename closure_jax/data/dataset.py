@@ -148,7 +148,8 @@ def _check_physics(path: pathlib.Path, attributes: Mapping[str, Any], physics: M
     for name, value in physics.items():
         stored = attributes.get(name, value)  # files of an earlier release lack some
         if stored != value:
-            remedy = "its code differs" if isinstance(value, str) else "--dry_run prints the section of that field"
+            of_code = name in ("problem", "flow_class", "equation")
+            remedy = "its code differs" if of_code else "--dry_run prints the section of that field"
             raise UserError(
                 f"data file '{path}' was made with {name} = {stored}, the configuration has {value}: expected the same; {remedy}"
             )
