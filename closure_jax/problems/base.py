@@ -44,10 +44,6 @@ class System(Protocol):
         """Vorticity and closure on the closed solver's grid; the closure is the one that step `number` from here uses."""
         ...
 
-    def alternatives(self, keys: Key[Array, " batch"], state: Any) -> Any:
-        """Other states with the same observation of the vorticity, drawn from their law given it."""
-        ...
-
 
 @dataclasses.dataclass(frozen=True)
 class Solver:

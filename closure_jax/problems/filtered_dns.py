@@ -160,9 +160,3 @@ class FilteredDNS(Independent):
             return jnp.where(is_resolved, resolved, step(state, jnp.zeros_like(state)))
 
         return by_period(settled, jnp.where(is_resolved, resolved, fine), 0, self.settling, 1)
-
-    def alternatives(
-        self, keys: Key[Array, " batch"], state: Complex[Array, "batch n half"]
-    ) -> Complex[Array, "batch n n//2+1"]:
-        """The same filtered field with other fine scales, see `begin`."""
-        return self.begin(keys, self.vorticity(state))

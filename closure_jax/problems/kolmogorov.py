@@ -128,12 +128,6 @@ class StochasticFlow(Independent):
         vorticity, closure = (spectral.subsample(field, self.stored_resolution) for field in fields)
         return vorticity, closure
 
-    def alternatives(
-        self, keys: Key[Array, " batch"], state: Complex[Array, "batch n half"]
-    ) -> Complex[Array, "batch n half"]:
-        """The state itself: the vorticity is all there is, and it is observed."""
-        return state
-
 
 @dataclasses.dataclass(frozen=True)
 class Kolmogorov:
