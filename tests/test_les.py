@@ -160,6 +160,8 @@ def test_impossible_fields_are_refused():
     for changed, said in (
         ({"filter": "box"}, "^filter=box: expected gaussian, sharp"),
         ({"solver_dt": 0.015}, "^solver_dt=0.015: expected a whole number of steps of the DNS"),
+        ({"solver_dt": 0.001}, "^solver_dt=0.001: expected a whole number of steps of the DNS"),
+        ({"settling_time": 0.205}, "^settling_time=0.205: expected a whole number of steps of the DNS, dt = 0.01$"),
         ({"forcing_wavenumber": 6}, "^forcing_wavenumber=6: expected a whole number from 1"),
         ({"viscosity": -1.0}, "^viscosity=-1.0: expected"),
         ({"drag": -1.0}, "^drag=-1.0: expected"),
@@ -167,6 +169,8 @@ def test_impossible_fields_are_refused():
     ):
         with pytest.raises(UserError, match=said):
             dataclasses.replace(SMALL, **changed)
+    for given, steps in ((0.0, 0), (0.3, 30), (0.57, 57)):  # 0.57 / 0.01 is 56.99999999999999
+        assert dataclasses.replace(SMALL, settling_time=given).reference().settling == steps
     with pytest.raises(UserError, match="^resolution=48: expected at least twice"):
         dataclasses.replace(SMALL, stored_resolution=32).reference()
 

@@ -69,11 +69,12 @@ class LargeEddies:
         not_negative(self, "drag", "settling_time")
         one_of(self, "filter", FILTERS)
         check(self.dt >= 1e-9, f"dt={self.dt}: expected a time step of at least 1e-9")
-        ratio = self.solver_dt / self.dt
-        check(
-            abs(ratio - round(ratio)) < 1e-6 and round(ratio) > 0,
-            f"solver_dt={self.solver_dt}: expected a whole number of steps of the DNS, dt = {self.dt}",
-        )
+        for name, least in (("solver_dt", 1), ("settling_time", 0)):
+            value = getattr(self, name)
+            check(
+                abs(value / self.dt - round(value / self.dt)) < 1e-6 and round(value / self.dt) >= least,
+                f"{name}={value}: expected a whole number of steps of the DNS, dt = {self.dt}",
+            )
         check(
             0 < 3 * self.forcing_wavenumber < self.stored_resolution,
             f"forcing_wavenumber={self.forcing_wavenumber}: expected a whole number from 1 to less than a third of the coarse"
