@@ -50,3 +50,10 @@ def not_negative(piece: Any, *fields: str) -> None:
     for field in fields:
         value = getattr(piece, field)
         check(value >= 0, f"{field}={value}: expected a number that is not negative")
+
+
+def grid_size(piece: Any, *fields: str) -> None:
+    """Raises UserError where one of the piece's fields is no number of points a side that a grid may have."""
+    for field in fields:
+        n = getattr(piece, field)
+        check(8 <= n <= 4096 and n % 2 == 0, f"{field}={n}: expected an even whole number from 8 to 4096")

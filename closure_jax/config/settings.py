@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from closure_jax.errors import check, not_negative, positive
+from closure_jax.errors import check, grid_size, not_negative, positive
 
 MOST_STEPS = 100_000
 """Sampler steps, of which some transports draw all noise at once."""
@@ -46,10 +46,7 @@ class Data:
         positive(self, "trajectories", "test_trajectories", most=1_000_000)
         positive(self, "snapshot_every", "chunk")
         not_negative(self, "train_trajectories", "burn_in")
-        check(
-            8 <= self.resolution <= 4096 and self.resolution % 2 == 0,
-            f"resolution={self.resolution}: expected an even whole number from 8 to 4096",
-        )
+        grid_size(self, "resolution")
         check(0 < self.end <= 1e9, f"end={self.end}: expected a time above 0, up to 1e9")
         check(self.burn_in < self.end, f"burn_in={self.burn_in}: expected less than data.end = {self.end}")
         training = self.trajectories - self.test_trajectories

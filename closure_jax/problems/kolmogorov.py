@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float, Key
 
 from closure_jax.coupling.advance import Independent, StepNumber, by_period
 from closure_jax.coupling.draw import Draw, NoClosure
-from closure_jax.errors import UserError, check
+from closure_jax.errors import UserError, check, grid_size
 from closure_jax.physics import spectral, stepper
 from closure_jax.physics.flow import FLOWS, KolmogorovFlow, exact_closure
 from closure_jax.physics.noise import GaussianRandomField, QWienerNoise
@@ -157,9 +157,7 @@ class Kolmogorov:
     initial_tau: float = 7.0
 
     def __post_init__(self) -> None:
-        for name in ("stored_resolution", "resolution"):
-            n = getattr(self, name)
-            check(8 <= n <= 4096 and n % 2 == 0, f"{name}={n}: expected an even whole number from 8 to 4096")
+        grid_size(self, "stored_resolution", "resolution")
         for name in ("domain_length", "noise_kappa", "noise_alpha", "initial_alpha", "initial_tau"):
             value = getattr(self, name)
             check(0 < value < math.inf, f"{name}={value}: expected a number above 0")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from closure_jax.coupling.draw import Draw, NoClosure
-from closure_jax.errors import UserError, check, not_negative, one_of, positive
+from closure_jax.errors import UserError, check, grid_size, not_negative, one_of, positive
 from closure_jax.physics import spectral
 from closure_jax.problems import baselines
 from closure_jax.problems.base import Pairs, Solver, class_name
@@ -61,9 +61,7 @@ class LargeEddies:
     settling_time: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("stored_resolution", "resolution"):
-            n = getattr(self, name)
-            check(8 <= n <= 4096 and n % 2 == 0, f"{name}={n}: expected an even whole number from 8 to 4096")
+        grid_size(self, "stored_resolution", "resolution")
         positive(self, "domain_length", "viscosity", "initial_vorticity", most=1e6)
         positive(self, "dt", "solver_dt", most=1)
         not_negative(self, "drag", "settling_time")
