@@ -183,6 +183,24 @@ def test_a_simulation_that_finds_the_disk_full_goes_on_to_the_same_bytes(made, t
     assert path.read_bytes() == made.read_bytes() and [file.name for file in tmp_path.iterdir()] == ["fields.h5"]
 
 
+def test_a_file_whose_room_could_not_be_taken_has_the_same_bytes(tmp_path, monkeypatch):
+    def cannot(*arguments):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    written = []
+    for fallocate in (getattr(os, "posix_fallocate", None), cannot, None):
+        monkeypatch.setattr(os, "posix_fallocate", fallocate, raising=False)
+        if fallocate is None:  # as on macOS
+            monkeypatch.delattr(os, "posix_fallocate")
+        path = tmp_path / str(len(written))
+        with hdf5.writing(path, 4000) as file:
+            hdf5.room(file, "fields", (1000,))
+            file["fields"][:] = np.arange(1000)
+            file.attrs["schema"] = "a"
+        written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2] and len(written[0]) < 4000 + 2**13
+
+
 def test_each_number_that_the_fields_depend_on_changes_the_name():
     changes = {
         "seed": 1,
