@@ -8,6 +8,7 @@ import pytest
 from helpers import PROCESSES, REPOSITORY, refusal
 
 from closure_jax import config
+from closure_jax.bench import cost
 from closure_jax.config.optimisers import optimiser
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -85,3 +86,19 @@ def test_an_experiment_is_short_and_its_docstring_has_its_command():
         text = file.read_text()
         assert len(text.splitlines()) <= 30
         assert f"./launch.sh experiments/{file.name}" in ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.slow
+def test_what_an_experiment_costs_is_known_before_it_runs(everything):
+    """Of one experiment for each program, coupling and problem: nothing is trained, simulated or fitted."""
+    kinds = {}
+    for experiment in (everything[file.stem, "tiny"] for file in EXPERIMENTS):
+        c = experiment.config
+        kinds.setdefault((c.program.kind, c.coupling.kind, c.problem.kind), experiment)
+    assert {("online", "matern"), ("joint", "extrapolated")} <= {kind[:2] for kind in kinds}
+    for experiment in kinds.values():
+        planned = [phase.name for phase in cost.phases_of(experiment)]
+        trained = [phase.name for phase in experiment.program.phases(experiment)]
+        in_physical_space = experiment.config.latent.kind == "physical"  # where autoencoders have nothing to train
+        expected = [name for name in trained if not (in_physical_space and "autoencoder" in name)]
+        assert planned == ["data", *expected, "a_priori", "a_posteriori"]

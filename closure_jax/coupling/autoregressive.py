@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from closure_jax.coupling.base import BEGIN, Carry, StepNumber, Windows, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
-from closure_jax.coupling.residual import residual, standard_error
+from closure_jax.coupling.residual import check_windows, residual, standard_error
 from closure_jax.coupling.rules import check_period
 from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
 from closure_jax.errors import check, finite
@@ -99,6 +99,15 @@ class AR1:
             f" {correlation:.4f}, expected less than 1; give a number of solver steps",
         )
         return dataclasses.replace(self, correlation_steps=-windows.interval / windows.dt / math.log(correlation))
+
+    def stand_in(self) -> "AR1":
+        """The rule with white noise where T is fitted: what it carries has the same shapes."""
+        return dataclasses.replace(self, correlation_steps=0.0) if self.correlation_steps == FITTED else self
+
+    def check_windows(self, count: int, times: int) -> None:
+        """Raises UserError where T is fitted, and not by so few windows of so many fields."""
+        if self.correlation_steps == FITTED:
+            check_windows("correlation_steps=-1", count, times)
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """The noise of a fresh draw.

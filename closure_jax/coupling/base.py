@@ -49,7 +49,10 @@ class Windows:
 class Coupling(Protocol):
     """A rule for the closure's noise in time; its dataclass fields are the configuration.
 
-    One that changes the closure while it is held has a method `between()`, which returns a `Between`, or None.
+    One that changes the closure while it is held has a method `between()`, which returns a `Between`, or None. One with a method
+    `stand_in()` is tried before anything is trained: it returns the rule with numbers in place of those that `fit` would find,
+    itself where it has none. One that is fitted may say by `check_windows(count, times)`, which raises UserError, that so few
+    windows of so many fields don't serve.
 
     Attributes:
       period: solver steps between two calls of `closure`.

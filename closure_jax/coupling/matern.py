@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from closure_jax.coupling.base import BEGIN, Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
-from closure_jax.coupling.residual import residual, standard_error
+from closure_jax.coupling.residual import check_windows, residual, standard_error
 from closure_jax.errors import check
 from closure_jax.physics import spectral
 
@@ -63,12 +63,26 @@ class Matern:
         """
         if self.memory_steps and self.drag:
             return self
-        found = residual(draw, windows, "memory_steps=" if not self.memory_steps else "drag=")
+        found = residual(draw, windows, self._fitted)
         fluctuation, vorticity = np.fft.rfft2(found.values), np.fft.rfft2(np.asarray(found.vorticity, np.float64))
         interval, error = windows.interval / windows.dt, _of_shells(found.error_power)
         steps = np.asarray(self.memory_steps) if self.memory_steps else memory(fluctuation, vorticity, interval, error)
         drag = self.drag or _as_tuple(balance(fluctuation, vorticity, steps, interval, windows.dt, error))
         return Matern(self.memory_steps or _as_tuple(steps), drag)
+
+    def stand_in(self) -> "Matern":
+        """The rule with white noise and no drag where they are fitted: what it carries has the same shapes."""
+        return Matern(self.memory_steps or (0.0,), self.drag or (0.0,))
+
+    def check_windows(self, count: int, times: int) -> None:
+        """Raises UserError where a number is fitted, and not by so few windows of so many fields."""
+        if not (self.memory_steps and self.drag):
+            check_windows(self._fitted, count, times)
+
+    @property
+    def _fitted(self) -> str:
+        """The first field that is fitted, as a refusal names it."""
+        return "drag=" if self.memory_steps else "memory_steps="
 
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """The noise of a fresh draw, and its rate of change in units of 1 / s.

@@ -53,11 +53,7 @@ def residual(draw: Draw, windows: Windows, label: str) -> Residual:
       UserError: fewer than two windows, or than three fields in each.
     """
     count, times = windows.vorticity.shape[:2]
-    check(
-        count >= 2 and times >= 3,
-        f"{label}: {count} training trajectories of {times} snapshots, expected at least 2 of 3 to fit it; give"
-        " a number of solver steps, 0 for white noise",
-    )
+    check_windows(label, count, times)
     field = jax.ShapeDtypeStruct((1, *windows.vorticity.shape[2:]), jnp.float32)
     most = _FIELDS_OF_PAIRS if jax.eval_shape(draw.mean, field) is None else _FIELDS
     taken = np.linspace(0, count - 1, min(count, most // 4)).round().astype(int)
@@ -66,6 +62,15 @@ def residual(draw: Draw, windows: Windows, label: str) -> Residual:
     vorticity, closure = windows.vorticity[taken, span], windows.closure[taken, span]
     mean, error = _conditional_mean(draw, vorticity.reshape(-1, *vorticity.shape[2:]))
     return Residual(np.asarray(closure, np.float64) - mean.reshape(closure.shape), vorticity, error)
+
+
+def check_windows(label: str, count: int, times: int) -> None:
+    """Raises UserError for `label` where so many windows of so many fields each have no residual to fit to."""
+    check(
+        count >= 2 and times >= 3,
+        f"{label}: {count} training trajectories of {times} snapshots, expected at least 2 of 3 to fit it; give"
+        " a number of solver steps, 0 for white noise",
+    )
 
 
 def standard_error(contributions: np.ndarray) -> Any:

@@ -32,6 +32,10 @@ class _Independent:
         """Itself: there is nothing to fit."""
         return self
 
+    def stand_in(self: Rule) -> Rule:
+        """Itself."""
+        return self
+
     def begin(self, draw: Draw, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> Carry:
         """Nothing is carried."""
         return ()

@@ -170,7 +170,7 @@ class Online(Optimisation):
             section="program",
             training=Trained(self, Cosine(warmup_steps=20)),
             start=start,
-            loss=self.loss(experiment, self._rule(experiment), unscaled),
+            loss=self.loss(experiment, _unfitted(self._rule(experiment)), unscaled),
             batch=lambda size: {"window": jax.ShapeDtypeStruct((size, 1 + self.leads, n, n), jnp.float32)},
             prepare=lambda run, earlier: self._prepare(run, earlier),
         )
@@ -254,6 +254,11 @@ class MeanTrained(FixedSteps):
         """See `Draw`."""
         drawn, mean = super().draw(noise, vorticity), self.mean(vorticity)
         return drawn if mean is None else mean + jax.lax.stop_gradient(drawn - mean)
+
+
+def _unfitted(rule: Any) -> Coupling:
+    """A rule as far as it is known before it is fitted, see `Coupling`."""
+    return rule.stand_in() if hasattr(rule, "stand_in") else rule
 
 
 def _is_whole(number: float) -> bool:
