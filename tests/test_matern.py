@@ -1,11 +1,14 @@
 """Noise with a memory by scale, and the drag that balances it: the process, its fit, and what it leaves of a mode's variance."""
 
+import dataclasses
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from closure_jax.coupling import Matern, matern
+from closure_jax.coupling import Matern, NoClosure, matern
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.base import Windows
 from closure_jax.errors import UserError
@@ -171,9 +174,25 @@ def test_mistakes_are_refused_in_one_line():
     with pytest.raises(UserError, match=r"^memory_steps=: 1 training trajectories of 4 snapshots.*$"):
         Matern().fit(draw, Windows(np.zeros((1, 4, N, N)), np.zeros((1, 4, N, N)), 0.1, 0.01))
 
-    class Vector(Linear):
-        def noise(self, keys, vorticity):
-            return {"z": jnp.zeros((len(keys), 5))}
+    @dataclasses.dataclass(frozen=True)
+    class Shaped(Linear):
+        shape: tuple[int, ...] = ()
 
-    with pytest.raises(UserError, match=r"^coupling.kind=matern: noise of shape \(5,\), expected square fields.*$"):
-        Matern((1.0,), (0.0,)).begin(Vector(), keys, w)
+        def noise(self, keys, vorticity):
+            return {"z": jnp.zeros((len(keys), *self.shape))}
+
+    # (8, 8, 8, 1) has eight sampler steps before fields of eight points: no memory along the steps
+    for shape in ((5,), (4, 6), (5, 5, 1), (10, 8, 8, 1), (8, 8, 8, 1)):
+        said = re.escape(f"kind=matern: noise of shape {shape} for each member, expected square fields")
+        with pytest.raises(UserError, match=f"^{said}.*use coupling.kind=ar1$"):
+            Matern((1.0,), (0.0,)).begin(Shaped(shape=shape), keys, w)
+
+
+def test_a_closure_without_noise_has_the_drag_alone():
+    keys, w = members(2)
+    w = w + 3.0
+    silent, rule = NoClosure(), Matern((3.0,), (0.5,))
+    carry = rule.begin(silent, keys, w)
+    closure, carry = rule.closure(silent, carry, keys, 0, w)
+    np.testing.assert_allclose(closure, -0.5 * w, atol=1e-12)
+    assert carry == ((), ())

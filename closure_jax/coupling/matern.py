@@ -96,10 +96,11 @@ class Matern:
         )
         noise, rate = (draw_noise(draw, own, vorticity) for own in _two(keys_of_step(keys, BEGIN)))
         for leaf in jax.tree.leaves(noise):
+            own = leaf.shape[2:]  # more axes than these are the sampler steps of an SDE's noise, whatever their number
             check(
-                leaf.ndim >= 4 and leaf.shape[2] == leaf.shape[3] and leaf.shape[2] % 2 == 0,
-                f"coupling.kind=matern: noise of shape {leaf.shape[2:]}, expected square fields of an even number of points;"
-                " use coupling.kind=ar1",
+                len(own) in (2, 3) and own[0] == own[1] and own[0] % 2 == 0,
+                f"kind=matern: noise of shape {own} for each member, expected square fields, (n, n) or (n, n, channels) with n"
+                " even; use coupling.kind=ar1",
             )
         return noise, rate
 
@@ -116,7 +117,7 @@ class Matern:
         leaves = [jax.tree.leaves(part) for part in (*carry, *fresh)]
         moved = [self._moved(*parts) for parts in zip(*leaves, strict=True)]
         tree = jax.tree.structure(carry[0])
-        noise, rate = (jax.tree.unflatten(tree, part) for part in zip(*moved, strict=True))
+        noise, rate = (jax.tree.unflatten(tree, [one[place] for one in moved]) for place in (0, 1))
         rates = _by_mode(self.drag, vorticity.shape[-1])
         taken = spectral.to_physical(rates * spectral.to_fourier(vorticity))
         return draw_closure(draw, noise, vorticity) - taken, (noise, rate)
