@@ -472,6 +472,16 @@ def test_an_unusable_data_file_is_refused(capsys, tmp_path):
         assert str(file) in line and all(words in line for words in named), line
 
 
+def test_too_few_trajectories_to_fit_the_coupling_to_are_refused_before_anything_is_made(capsys, tmp_path):
+    train = ("train_vorticity_64", "train_nonlinear_64")
+    file = authors_file(tmp_path / "fields.h5", **{name: fields(name.split("_")[1], 2) for name in train})
+    for kind, field in (("ar1", "correlation_steps=-1"), ("matern", "memory_steps=")):
+        for data in ("data.train_trajectories=1", f"data.path={file}"):  # of a file's two trajectories one validates
+            line = refused(capsys, TINY, f"--config.coupling.kind={kind}", f"--config.{data}")
+            assert f"--config.coupling.{field}: 1 training trajectories of 40 snapshots, expected at least 2" in line
+    main.resolve(*main._parse([TINY, "--config.coupling.kind=ar1"]))
+
+
 def test_other_data_than_a_run_began_with_are_refused(capsys, folder, tmp_path):
     data = authors_file(tmp_path / "fields.h5")
     given = [TINY, "--workdir=w", f"--config.data.path={data}"]

@@ -302,6 +302,18 @@ AGAINST = [
         "-2.0",
     ),
     ("paper", "flow_matching", "ga", ["coupling.white_noise=-1.0"], "coupling.white_noise", "-1.0"),
+    ("tiny", "flow_matching", "ga", ["coupling.mean=linear"], "coupling.mean", "linear"),
+    ("tiny", "diffusion", "ga", ["coupling.mean=own"], "coupling.mean", "own"),
+    ("tiny", "flow_matching", "ga", ["coupling.kind=ar1", "coupling.mean=linear"], "coupling.mean", "linear"),
+    ("tiny", "diffusion", "ga", ["coupling.kind=matern"], "coupling.kind", "matern"),
+    (
+        "tiny",
+        "diffusion",
+        "ga",
+        ["coupling.kind=matern", "evaluation.rollout_sampler_steps=8"],
+        "coupling.kind",
+        "matern",
+    ),
     ("paper", "flow_matching", "ga", ["autoencoder.latent_resolution=10"], "autoencoder.latent_resolution", "10"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=20"], "autoencoder.width", "20"),
     ("paper", "flow_matching", "ga", ["autoencoder.width=48"], "autoencoder.width", "48"),
@@ -322,6 +334,8 @@ def test_a_rule_holds_where_values_are_good():
         ["autoencoder.width=16"],
         ["autoencoder.width=96"],
         ["data.path=file.h5", "data.train_trajectories=500"],
+        ["coupling.kind=scaled", "coupling.mean=own"],  # a straight path from noise has its mean
+        ["coupling.kind=matern", "coupling.memory_steps=3"],
     ):
         built("paper", "flow_matching", "ga", *overrides)
     built("tiny", "score", "physical", "network.kind=oracle", "transport.standardise=false")

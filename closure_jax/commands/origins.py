@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from closure_jax import config as config_lib
-from closure_jax.config import Experiment
+from closure_jax.config import Experiment, rules
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.data import generate
 from closure_jax.errors import UserError
@@ -129,6 +129,13 @@ def simulated_data(experiment: Experiment, work: WorkDir | None = None) -> datas
 
     processes.on_main(make)
     return _load(experiment, file)
+
+
+def check_windows(experiment: Experiment, given: dataset_lib.Dataset | None = None) -> None:
+    """Raises UserError where the coupling can't be fitted to the training trajectories, of data given or to be made."""
+    count = experiment.data.train_trajectories or experiment.data.training_trajectories()
+    times = len(experiment.simulation().snapshot_times())
+    rules.check_windows(experiment, *((count, times) if given is None else given.vorticity["train"].shape[:2]))
 
 
 def regime(experiment: Experiment, dataset: dataset_lib.Dataset) -> dict[str, float]:

@@ -81,6 +81,8 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
     if options.mode != "evaluate":
         origins.take_from_file(config, overrides)
     experiment = config_lib.build(config)
+    if not experiment.data.path:  # of given data the file says how many there are
+        origins.check_windows(experiment)
     work.check(config, getattr(experiment.program, "trained_through", ()))
     if options.fork is not None:
         origins.check_fork(options, work)
@@ -104,6 +106,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
     from closure_jax.training import phase, programs
 
     given = origins.given_data(experiment) if experiment.data.path else None
+    origins.check_windows(experiment, given)
     if origins.data_folder().exists() and not origins.data_folder().is_dir():
         raise UserError(
             f"data folder '{origins.data_folder()}' is a file: expected a folder, or another one in CLOSURE_JAX_DATA"

@@ -1,7 +1,13 @@
 """What fields of different sections demand of each other; a rule on one field stands in its class."""
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
+
+from closure_jax.coupling.draw import FixedSteps, is_random
 from closure_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ def check(experiment: "Experiment") -> None:
     for holds, message in (*found, *of_program(experiment)):
         if not holds:
             raise UserError(f"--config.{message}")
+    _check_coupling(experiment)
 
 
 def _sizes(e: "Experiment") -> list[tuple[bool, str]]:
@@ -131,3 +138,75 @@ def _rollouts(e: "Experiment") -> list[tuple[bool, str]]:
             f" {data.test_trajectories}",
         ),
     ]
+
+
+# --- the coupling and the closure ------------------------------------------------------------------------------------
+
+
+def _check_coupling(e: "Experiment") -> None:
+    """Raises UserError where the coupling can't be begun with this closure; nothing is computed."""
+    rule: Any = e.coupling
+    n = e.data.resolution
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (1, 1)))
+    field = jax.ShapeDtypeStruct((1, 1, n, n), jnp.float32)
+    if hasattr(rule, "stand_in"):
+        _ask(e, lambda draw: jax.eval_shape(lambda keys, w: rule.stand_in().begin(draw, keys, w), keys, field))
+
+
+def check_windows(e: "Experiment", count: int, times: int) -> None:
+    """Raises UserError where the coupling can't be fitted to so many training trajectories of so many snapshots."""
+    rule: Any = e.coupling
+    if hasattr(rule, "check_windows"):
+        _ask(e, lambda draw: rule.check_windows(count, times))
+
+
+def _ask(e: "Experiment", asked: Callable[["_Untrained"], Any]) -> None:
+    """Raises the UserError of asked(draw), as the coupling of the configuration, where there are rollouts that use it."""
+    draw = _Untrained(e)
+    if e.problem.solver() is None:
+        return
+    try:
+        asked(draw)
+    except UserError as error:
+        # rollouts of what has no noise draw afresh, whatever the rule
+        if e.config.program.kind == "online" or is_random(draw, e.data.resolution):
+            raise UserError(f"--config.coupling.{error}") from None
+
+
+class _Untrained:
+    """The closure of rollouts as far as it is known before training: shapes, made where a rule asks for what depends on them."""
+
+    def __init__(self, experiment: "Experiment"):
+        self._experiment = experiment
+
+    def _with(self, leaves: dict[str, Any]) -> FixedSteps:
+        model = self._experiment.assemble(leaves)
+        model = model.replace(transport=model.transport.in_rollouts())
+        return FixedSteps(model, self._experiment.evaluation.rollout_sampler_steps)
+
+    @functools.cached_property
+    def _bare(self) -> FixedSteps:
+        """Without parameters, which takes no time."""
+        return self._with({"params": {}, "scalings": {}})
+
+    @functools.cached_property
+    def _whole(self) -> FixedSteps:
+        return self._with(self._experiment.template())
+
+    @property
+    def linear_in_noise(self) -> bool:
+        """Of the closure."""
+        return self._bare.linear_in_noise
+
+    def noise(self, keys: Any, vorticity: Any) -> Any:
+        """See `Draw`."""
+        condition = jnp.zeros((len(vorticity), *self._experiment.latent_shape))  # of which the shape counts
+        return self._bare.model.latent_noise(keys, condition, self._bare.steps)
+
+    def draw(self, noise: Any, vorticity: Any) -> Any:
+        """See `Draw`."""
+        return self._whole.draw(noise, vorticity)
+
+    def mean(self, vorticity: Any) -> Any:
+        """See `Draw`."""
+        return self._whole.mean(vorticity)
