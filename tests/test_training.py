@@ -1,5 +1,6 @@
 """Training: resume, records, and what ends a run."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import optax
 import pytest
 from helpers import built
 
+from closure_jax.config import Trained
 from closure_jax.config.optimisers import Cosine, Plateau, optimiser
 from closure_jax.config.settings import Optimisation
 from closure_jax.data.dataset import FIELDS, Dataset, Normalisation
@@ -103,6 +105,33 @@ def test_a_finished_phase_is_not_trained_again(tmp_path, capsys):
     again = loop.run(quadratic_phase(4, batch_at=refuse), initial_state(), work, log_every=2, checkpoint_every=4)
     np.testing.assert_array_equal(again.ema["w"], first.ema["w"])
     assert "already trained" in capsys.readouterr().out
+
+
+def test_a_finished_phase_is_not_prepared_again(tmp_path, capsys):
+    experiment = built("tiny")
+    prepared, like = [], quadratic_phase(4)
+
+    def prepare(run, earlier):
+        prepared.append(1)
+        loss = lambda params, batch, keys: (jnp.mean((params["w"] - batch["x"]) ** 2), {})  # noqa: E731
+        return phase.Prepared({"x": np.ones((8, 3), np.float32)}, loss, like.validate)
+
+    asked = phase.Phase(
+        name="transport",
+        section="transport",
+        training=Trained(Optimisation(batch_size=4, steps=4, ema_decay=0.5), Cosine(warmup_steps=0)),
+        start=lambda key, earlier: {"w": jnp.zeros(3)},
+        loss=None,
+        batch=None,
+        prepare=prepare,
+    )
+    run = phase.Run(experiment, None, WorkDir(tmp_path), tmp_path)
+    first, again = (phase.train(asked, run, {}) for _ in range(2))
+    np.testing.assert_array_equal(again["w"], first["w"])
+    assert len(prepared) == 1 and "already trained, 4 steps" in capsys.readouterr().out
+    longer = dataclasses.replace(asked, training=Trained(Optimisation(batch_size=4, steps=6), Cosine(warmup_steps=0)))
+    phase.train(longer, run, {})
+    assert len(prepared) == 2 and "continues at step 4 of 6" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_checkpoint(tmp_path):

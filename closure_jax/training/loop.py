@@ -59,15 +59,15 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
       UserError: the loss is not finite; names the step, and the last good checkpoint stays.
       Stopped: some process was asked to end; there is a checkpoint at the line of metrics.jsonl that came next.
     """
+    trained = finished(phase.name, phase.steps, state, work)
+    if trained is not None:
+        return trained
     checkpoints = work.checkpoints(phase.name)
     try:
         done = processes.on_main(checkpoints.latest)
         if done is not None:
             state = TrainState(**checkpoints.restore(state.as_dict()))
             done = int(state.step)
-            if done >= phase.steps:
-                print(f"{phase.name}: already trained, {done} steps")
-                return state
             print(f"{phase.name}: continues at step {done} of {phase.steps}")
         else:
             print(f"{phase.name}: {phase.steps} steps")
@@ -75,6 +75,22 @@ def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkp
             state = _train(phase, state, done or 0, work, checkpoints, log_every, checkpoint_every)
     finally:
         checkpoints.close()
+    return state
+
+
+def finished(name: str, steps: int, state: TrainState, work: "WorkDir") -> TrainState | None:
+    """The last state of a phase that has done all its steps, else None; `state` is the template of its checkpoints."""
+    checkpoints = work.checkpoints(name)
+    try:
+        done = processes.on_main(checkpoints.latest)
+        if done is None or done < steps:
+            return None
+        state = TrainState(**checkpoints.restore(state.as_dict()))
+    finally:
+        checkpoints.close()
+    if int(state.step) < steps:  # the last checkpoint was damaged
+        return None
+    print(f"{name}: already trained, {int(state.step)} steps")
     return state
 
 

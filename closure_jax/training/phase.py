@@ -127,7 +127,12 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
     if not jax.tree.leaves(params):
         print(f"{phase.name}: nothing to train")
         return params
-    prepared, adam = phase.prepare(run, earlier), optimiser(settings, phase.training.schedule)
+    adam = optimiser(settings, phase.training.schedule)
+    state = TrainState.create(params, adam)
+    trained = loop.finished(phase.name, settings.steps, state, run.work)
+    if trained is not None:  # what it was trained with is not made again
+        return trained.ema
+    prepared = phase.prepare(run, earlier)
     rate = jax.jit(phase.training.schedule.rate(settings))
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
@@ -147,8 +152,7 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         validate=prepared.validate,
         keeps_best=keeps_best,
     )
-    state = loop.run(looped, TrainState.create(params, adam), run.work, log.log_every, log.checkpoint_every)
-    return state.ema
+    return loop.run(looped, state, run.work, log.log_every, log.checkpoint_every).ema
 
 
 def plateau_factor(state: TrainState) -> float:
