@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from helpers import built, configured, refusal
+from helpers import PROCESSES, built, configured, refusal
 
 from closure_jax import config
 from closure_jax.config import names, schema, sections
@@ -302,6 +302,11 @@ AGAINST = [
         "-2.0",
     ),
     ("paper", "flow_matching", "ga", ["coupling.white_noise=-1.0"], "coupling.white_noise", "-1.0"),
+    *(
+        ("tiny", process, "ga", ["program.kind=online"], "program.kind", "online")
+        for process in PROCESSES
+        if process not in ("score", "conditional_mean")
+    ),
     ("tiny", "flow_matching", "ga", ["coupling.mean=linear"], "coupling.mean", "linear"),
     ("tiny", "diffusion", "ga", ["coupling.mean=own"], "coupling.mean", "own"),
     ("tiny", "flow_matching", "ga", ["coupling.kind=ar1", "coupling.mean=linear"], "coupling.mean", "linear"),

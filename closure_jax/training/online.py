@@ -7,7 +7,8 @@ again on the way (rematerialised), so that memory grows with the states between 
 
 What this adds: a pair (w, H) shows the mean of H through the noise of one step. A window has averaged that noise over its steps,
 and its error is the one that a rollout makes. Windows train the mean of the closure alone where a call gives it: over a window an
-error of the mean counts as spread, which pairs have got right. docs/one_step.md has the measurements.
+error of the mean counts as spread, which pairs have got right; docs/one_step.md has the measurements. A sample of several calls
+has no such mean, and its transport is refused.
 """
 
 import dataclasses
@@ -92,6 +93,11 @@ class Online(Optimisation):
             (
                 solver is not None,
                 "program.kind=online: expected a problem with a solver to train through, and this one has none",
+            ),
+            (
+                experiment.transport.times == 0,
+                f"program.kind=online with transport.process = {experiment.config.transport.process}: expected a transport of one"
+                " network call, such as score, whose mean windows train; program.kind=two_phase trains this one",
             ),
             (
                 solver is None or _is_whole(interval / (period * solver.dt)),
@@ -219,8 +225,10 @@ class Online(Optimisation):
         experiment, solver = run.experiment, run.experiment.problem.solver()
         assert solver is not None, "see rules"
         leaves = run.leaves(*self._begun(run, earlier))
+        model = experiment.assemble(leaves)
+        model = model.replace(transport=model.transport.in_rollouts())
         coupling = self._rule(experiment).fit(
-            FixedSteps(experiment.assemble(leaves), experiment.evaluation.rollout_sampler_steps),
+            FixedSteps(model, experiment.evaluation.rollout_sampler_steps),
             Windows(
                 run.dataset.vorticity["train"],
                 run.dataset.closure["train"],
