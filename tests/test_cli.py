@@ -275,6 +275,9 @@ def test_batches_that_do_not_divide_over_the_devices_are_told_first(capsys, fold
     for section in ("autoencoder", "transport"):
         line = refused(capsys, TINY, "--workdir=w", f"--config.{section}.batch_size=15")
         assert f"--config.{section}.batch_size=15 does not divide over 2 devices" in line
+    main._check_batches(
+        built("tiny", "flow_matching", "physical", "autoencoder.batch_size=15")
+    )  # there it trains nothing
 
 
 def test_a_configuration_without_its_parts_is_refused(capsys, folder):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from closure_jax import config as config_lib
@@ -214,12 +215,18 @@ def _command(arguments: Sequence[str]) -> None:
 
 
 def _check_batches(experiment: Experiment) -> None:
-    """Raises UserError where a batch of some phase does not divide over the devices: told before anything is made."""
+    """Raises UserError where a batch of a phase that trains something does not divide over the devices: told before anything is
+    made."""
     from closure_jax.training.phase import Phase
 
     phases: list[Phase] = experiment.program.phases(experiment)
+    if not any(phase.training.settings.batch_size % devices.count() for phase in phases):
+        return
+    made: dict[str, Any] = {}  # shapes of parameters
     for phase in phases:
-        devices.check_batch(f"{phase.section}.batch_size", phase.training.settings.batch_size)
+        made[phase.name] = jax.eval_shape(lambda phase=phase: phase.start(jax.random.key(0), made))
+        if jax.tree.leaves(made[phase.name]):
+            devices.check_batch(f"{phase.section}.batch_size", phase.training.settings.batch_size)
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -122,11 +122,11 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
       UserError: the batch does not divide over the devices, or the loss is not finite.
     """
     experiment, settings = run.experiment, phase.training.settings
-    devices.check_batch(f"{phase.section}.batch_size", settings.batch_size)
     params = phase.start(random.stream(experiment.seed, "initialise", phase.name), earlier)
     if not jax.tree.leaves(params):
         print(f"{phase.name}: nothing to train")
         return params
+    devices.check_batch(f"{phase.section}.batch_size", settings.batch_size)
     adam = optimiser(settings, phase.training.schedule)
     state = TrainState.create(params, adam)
     trained = loop.finished(phase.name, settings.steps, state, run.work)
