@@ -4,6 +4,7 @@ Encode the vorticity, sample the closure's latent with the transport network, de
 """
 
 import contextlib
+import functools
 import hashlib
 import operator
 import pathlib
@@ -93,6 +94,11 @@ class StochasticClosure:
     def __call__(self, key: Key[Array, ""], vorticity: Fields, steps: Steps | None = None) -> Float[Array, "batch n n"]:
         """One sample of H for each field, both in physical units; field i draws from fold_in(key, i)."""
         self._check_field("vorticity", vorticity)
+        axes = _axes_of(key)
+        check(
+            axes == (),
+            f"{axes} keys for a call: expected a single one; sample(keys, vorticity) takes one for each field",
+        )
         return self.sample(jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(vorticity))), vorticity, steps)
 
     def sample(
@@ -113,11 +119,16 @@ class StochasticClosure:
     def mean(self, vorticity: Fields) -> Float[Array, "batch n n"] | None:
         """E[H | vorticity] as the decoded mean of the latent, by one network call; None where a call does not give it.
 
-        It does for a path from noise or from the condition to the data, and for a generator that is linear in its noise.
+        It does for a path from noise or from the condition to the data, and for a generator that is linear in its noise, or has
+        none.
         """
-        if self.transport.times == 0 and not self.linear_in_noise:
-            return None
         condition = self.encode(vorticity)
+        if (
+            self.transport.times == 0
+            and not self.linear_in_noise
+            and jax.tree.leaves(_noise_shapes(self.transport, condition.shape[1:], 1))
+        ):
+            return None
         latent = self.transport.mean(self.bind(condition), condition)
         return None if latent is None else self.decode(latent)
 
@@ -175,7 +186,12 @@ class StochasticClosure:
         return self.scalings[field].invert(apply(self.decoder, self.params[field]["decoder"], latent))
 
     def _noise(self, keys: Key[Array, " batch"], shape: tuple[int, ...], steps: Steps | None) -> Noise:
-        check(keys.shape[0] == shape[0], f"{keys.shape[0]} keys for {shape[0]} fields: expected one for each field")
+        axes, count = _axes_of(keys), shape[0]
+        check(
+            axes == (count,),
+            f"{axes[0] if axes else 'a single'} key{'s' if axes else ''} for {count} fields: expected one for each field, such as"
+            f" jax.random.split(key, {count})",
+        )
         return self.transport.noise(keys, shape[1:], self._number(steps))
 
     def _check_field(self, name: str, values: Fields) -> None:
@@ -189,12 +205,24 @@ class StochasticClosure:
         checkify.debug_check(jnp.isfinite(values).all(), f"{name} is not finite: expected finite numbers")
 
     def _check_noise(self, noise: Noise, condition: jax.Array) -> None:
-        counts = {leaf.shape[0] for leaf in jax.tree.leaves(noise)}
         count = condition.shape[0]
+        found = [jnp.shape(leaf) for leaf in jax.tree.leaves(noise)]
+        counts = {shape[0] if shape else 0 for shape in found}
         check(
             counts <= {count},
             f"noise of {min(counts, default=0)} samples for {count} fields: expected one for each field",
         )
+        few, more = (_noise_shapes(self.transport, condition.shape[1:], steps) for steps in (1, 2))
+        structures = [jax.tree.structure(tree) for tree in (noise, few, more)]
+        if structures[1] != structures[2]:  # of a transport of one's own, with leaves for each step
+            return
+        drawn = "as noise(keys, vorticity) draws it"
+        check(structures[0] == structures[1], f"noise {structures[0]}: expected {structures[1]}, {drawn}")
+        for own, one, two in zip(found, jax.tree.leaves(few), jax.tree.leaves(more), strict=True):
+            # an axis whose length goes with the sampler steps may be longer
+            wanted = tuple(a if a == b else "steps" for a, b in zip(one.shape, two.shape, strict=True))[1:]
+            fits = len(own) == len(one.shape) and all(a in (b, "steps") for a, b in zip(wanted, own[1:], strict=True))
+            check(fits, f"noise of shape {own[1:]} for each field: expected {wanted}, {drawn}")
 
     def _number(self, steps: Steps | None) -> Steps:
         """The number of sampler steps that is meant, checked where it is known."""
@@ -207,6 +235,29 @@ class StochasticClosure:
             raise UserError(f"steps={steps}: expected a whole number of sampler steps") from None
         check(number >= 1, f"steps={number}: expected at least 1 sampler step")
         return number
+
+
+def _axes_of(keys: Any) -> tuple[int, ...]:
+    """Shape of an array of random keys, typed ones or the uint32 numbers of old ones.
+
+    Raises:
+      UserError: they are none.
+    """
+    dtype = getattr(keys, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return jnp.shape(keys)
+    shape = jnp.shape(keys) if dtype == jnp.uint32 else ()
+    check(
+        len(shape) > 0, f"key of type {dtype or type(keys).__name__}: expected a random key, such as jax.random.key(0)"
+    )
+    return shape[:-1]
+
+
+@functools.cache
+def _noise_shapes(transport: Transport, shape: tuple[int, ...], steps: int) -> Noise:
+    """Shapes of the noise of one sample (shape), with a leading axis of 1; nothing is drawn."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return jax.eval_shape(lambda keys: transport.noise(keys, shape, steps), keys)
 
 
 def bind(network: nn.Module, params: Any, condition: Float[Array, "batch r r c"]) -> Field:

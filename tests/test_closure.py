@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from helpers import built
 from jax.experimental import checkify
 
 from closure_jax.closure import Scaling, StochasticClosure
@@ -142,6 +143,19 @@ def test_the_mirrored_noise_of_flow_matching_starts_at_the_mirrored_source():
     )
 
 
+def test_a_closure_without_noise_is_its_own_mean():
+    one = [f"{field}=1" for field in ("sampler.steps", "evaluation.steps", "evaluation.rollout_sampler_steps")]
+    experiment = built("tiny", "flow_matching", "physical", "transport.process=conditional_mean", *one)
+    rng, n = np.random.default_rng(4), experiment.data.resolution
+    leaves = experiment.template()
+    params = jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape).astype(np.float32), leaves["params"])
+    scalings = {name: {"mean": jnp.float32(0), "std": jnp.float32(1)} for name in leaves["scalings"]}
+    model = experiment.assemble({"params": params, "scalings": scalings})
+    fields = rng.standard_normal((2, n, n)).astype(np.float32)
+    assert not model.linear_in_noise  # its network isn't
+    np.testing.assert_allclose(model.mean(fields), model.sample(KEYS[:2], fields), rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture
 def unchecked():
     """Without the tests' own check of signatures, which comes before the package's."""
@@ -167,7 +181,19 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
         "steps=5: the noise suffices for 3": lambda: diffusion.draw(diffusion.noise(KEYS, VORTICITY), VORTICITY, 5),
         "steps=": lambda: sample(2),
         "2 keys for 5 fields": lambda: flow_matching.sample(KEYS[:2], VORTICITY),
+        "a single key for 5 fields: expected one for each field, such as": lambda: flow_matching.sample(key, VORTICITY),
+        "a single key for 2 fields": lambda: flow_matching.sample(jax.random.PRNGKey(0), VORTICITY[:2]),
+        "(5,) keys for a call: expected a single one": lambda: flow_matching(KEYS, VORTICITY),
+        "key of type int: expected a random key": lambda: flow_matching(0, VORTICITY),
+        "key of type float32: expected a random key": lambda: flow_matching.sample(jnp.zeros(5), VORTICITY),
         "noise of 5 samples for 4 fields": lambda: flow_matching.draw(noise, VORTICITY[:4]),
+        "noise of shape (4, 4, 1) for each field: expected (8, 8, 1), as noise": lambda: flow_matching.draw(
+            {"source": jnp.zeros((5, 4, 4, 1))}, VORTICITY
+        ),
+        "noise of shape (3, 4, 4, 1) for each field: expected ('steps', 8, 8, 1)": lambda: diffusion.draw(
+            {"source": noise["source"], "increments": jnp.zeros((5, 3, 4, 4, 1))}, VORTICITY
+        ),
+        "noise PyTreeDef(*): expected PyTreeDef({'source': *})": lambda: flow_matching.draw(noise["source"], VORTICITY),
     }
     for message, call in cases.items():
         with pytest.raises(UserError) as refused:
@@ -176,6 +202,9 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
     assert (
         jax.jit(lambda steps: flow_matching(key, VORTICITY, steps))(2).shape == VORTICITY.shape
     )  # no noise of its steps
+    old = jax.random.PRNGKey(0)  # keys of the old type serve
+    np.testing.assert_array_equal(flow_matching(old, VORTICITY), flow_matching(key, VORTICITY))
+    assert flow_matching.sample(jax.random.split(old, 5), VORTICITY).shape == VORTICITY.shape
 
 
 @pytest.mark.slow
