@@ -11,6 +11,7 @@ import optax
 import pytest
 from helpers import built
 
+from closure_jax.commands import rehearse
 from closure_jax.config import Trained
 from closure_jax.config.optimisers import Cosine, Plateau, optimiser
 from closure_jax.config.settings import Optimisation
@@ -93,6 +94,16 @@ def test_a_step_is_traced_once_though_its_first_state_comes_from_the_host(tmp_pa
 
     loop.run(quadratic_phase(3, train_step=train_step), initial_state(), WorkDir(tmp_path), 1, 3)
     assert len(traced) == 1  # a second program would take as long to compile as the first
+
+
+def test_a_state_is_copied_to_the_devices_by_one_program():
+    tree = {"w": np.arange(3.0, dtype=np.float32)}
+    for parts in (None, 1):
+        devices.replicate(tree, parts)
+        with rehearse._compilations() as spans:
+            again = devices.replicate(tree, parts)
+        assert spans == []
+        np.testing.assert_array_equal(again["w"][0], tree["w"])
 
 
 def test_a_finished_phase_is_not_trained_again(tmp_path, capsys):

@@ -176,7 +176,13 @@ def replicate(tree: Any, parts: int | None = None) -> Any:
     """One copy of every leaf on each local device, or on the first `parts` of them; leading axis = devices."""
     over = _all() if parts is None else jax.local_devices()[:parts]
     copies = _local() if parts is None else parts
-    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)(np.zeros(copies), tree)
+    return _copied(tuple(over))(np.zeros(copies), tree)
+
+
+@functools.cache
+def _copied(over: tuple[Any, ...]) -> Callable[..., Any]:
+    """One function for all calls: jax keeps what it compiled by the function."""
+    return jax.pmap(lambda _, leaf: leaf, axis_name=AXIS, in_axes=(0, None), devices=over)
 
 
 def _local() -> int:
