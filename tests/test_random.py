@@ -14,7 +14,7 @@ def numbers(key: jax.Array) -> tuple[int, ...]:
 
 
 def test_all_first_level_streams_of_a_run_differ():
-    seed, phases = 0, ("autoencoder_vorticity", "autoencoder_closure", "transport", "joint", "polish")
+    seed, phases = 0, ("autoencoder_vorticity", "autoencoder_closure", "transport", "joint", "online")
     streams = {name: random.stream(seed, name) for name in random.STREAMS}
     streams |= {
         f"{name}/{phase}": random.stream(seed, name, phase)

@@ -25,7 +25,7 @@ from closure_jax.workdir import WorkDir
 SPLITS = ("train", "validation", "test")
 
 
-def quadratic_phase(total: int, **changes) -> loop.Phase:
+def quadratic_phase(total: int, **changes) -> loop.Loop:
     """Least squares with noise drawn from each example's key: any slip of batch or key shows in the parameters."""
 
     def loss(params, batch, keys):
@@ -42,7 +42,7 @@ def quadratic_phase(total: int, **changes) -> loop.Phase:
         "learning_rate": lambda step, state: 0.1,
         "validate": lambda params: {"validation_loss": float(params["w"][0])},
     }
-    return loop.Phase(**(values | changes))
+    return loop.Loop(**(values | changes))
 
 
 def initial_state() -> TrainState:

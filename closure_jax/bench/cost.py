@@ -52,8 +52,8 @@ def summary(experiment: Experiment) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
-    """One phase of a run.
+class PhaseCost:
+    """What one phase of a run costs.
 
     Attributes:
       name: as in the run's wall times.
@@ -70,7 +70,7 @@ class Phase:
     work: float
 
 
-def phases_of(experiment: Experiment) -> list[Phase]:
+def phases_of(experiment: Experiment) -> list[PhaseCost]:
     """What a run of an experiment goes through, in order."""
     data, dt = experiment.data, experiment.problem.dt
     stored = data.trajectories * len(experiment.simulation().snapshot_times())
@@ -82,7 +82,7 @@ def phases_of(experiment: Experiment) -> list[Phase]:
         operations, state = _step_cost(system, experiment.problem, less)
         simulated = 10 * state * min(data.chunk, data.trajectories)
         work = operations * data.trajectories * solver_steps / _SOLVER_SHARE
-        rows.append(Phase("data", stored, solver_steps, dataset + simulated, work))
+        rows.append(PhaseCost("data", stored, solver_steps, dataset + simulated, work))
     shapes: dict[str, Any] = {}
     known: dict[str, tuple[float, float]] = {}  # both autoencoders cost the same
     for phase in experiment.program.phases(experiment):
@@ -95,18 +95,18 @@ def phases_of(experiment: Experiment) -> list[Phase]:
         if alike not in known:
             known[alike] = _training_cost(devices.alone(phase.loss), params, phase.batch(size))
         operations, memory = known[alike]
-        rows.append(Phase(phase.name, size * count, count, dataset + memory, operations * count / _TRAINING_SHARE))
+        rows.append(PhaseCost(phase.name, size * count, count, dataset + memory, operations * count / _TRAINING_SHARE))
     return rows + _evaluation(experiment, dataset)
 
 
-def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
+def _evaluation(experiment: Experiment, dataset: float) -> list[PhaseCost]:
     ev, field, problem = experiment.evaluation, _field_bytes(experiment), experiment.problem
     encode, network, decode = _closure_operations(experiment)
     states = ev.states + held_states(ev.states, ev.steps)
     drawn = states * ev.samples
     operations = drawn * (len(ev.steps) * decode + sum(ev.steps) * network) + states * encode
     rows = [
-        Phase(
+        PhaseCost(
             "a_priori", drawn * len(ev.steps), sum(ev.steps), dataset + 3 * drawn * field, operations / _SAMPLING_SHARE
         )
     ]
@@ -122,7 +122,7 @@ def _evaluation(experiment: Experiment, dataset: float) -> list[Phase]:
     sample /= experiment.coupling.period * _SAMPLING_SHARE
     memory = dataset + 2 * members * (round(ev.rollout_time) + 1) * field
     work = members * (true_steps * solver + closed_steps * sample)
-    return [*rows, Phase("a_posteriori", members, closed_steps, memory, work)]
+    return [*rows, PhaseCost("a_posteriori", members, closed_steps, memory, work)]
 
 
 def _on_less(problem: Problem) -> Problem:

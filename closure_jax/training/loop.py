@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
-    """What one phase of training is made of.
+class Loop:
+    """What the steps of a phase of training are made of.
 
     Attributes:
       name: of its checkpoints and of its lines in metrics.jsonl.
@@ -45,11 +45,11 @@ class Phase:
     keeps_best: bool = False
 
 
-def run(phase: Phase, state: TrainState, work: "WorkDir", log_every: int, checkpoint_every: int) -> TrainState:
+def run(phase: Loop, state: TrainState, work: "WorkDir", log_every: int, checkpoint_every: int) -> TrainState:
     """Trains to the last step, from the newest checkpoint if there is one.
 
     Args:
-      phase: see `Phase`.
+      phase: see `Loop`.
       state: initial state, also the template of checkpoints.
       work: where records and checkpoints go.
       log_every: steps between lines of metrics.jsonl; the loss of a line is the mean since the line before.
@@ -95,7 +95,7 @@ def finished(name: str, steps: int, state: TrainState, work: "WorkDir") -> Train
 
 
 def _train(
-    phase: Phase,
+    phase: Loop,
     state: TrainState,
     start: int,
     work: "WorkDir",
@@ -153,7 +153,7 @@ def _train(
 
 
 def _fetch(
-    waiting: list[dict[str, jax.Array]], phase: Phase, start: int, checkpoints: "Checkpoints"
+    waiting: list[dict[str, jax.Array]], phase: Loop, start: int, checkpoints: "Checkpoints"
 ) -> dict[str, float]:
     """Means of the waiting metrics; ends the run where a loss among them is not finite."""
     host = [{name: float(devices.first(value)) for name, value in metrics.items()} for metrics in waiting]

@@ -141,7 +141,7 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
         return batch | {"position": np.arange(settings.batch_size)}
 
     log, keeps_best = experiment.training, settings.keep == "best"
-    looped = loop.Phase(
+    looped = loop.Loop(
         name=phase.name,
         section=phase.section,
         steps=settings.steps,
