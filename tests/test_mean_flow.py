@@ -130,3 +130,22 @@ def test_the_velocity_alone_is_learned_at_equal_times_and_then_the_average(x64):
 )
 def test_impossible_fields_are_refused(field, value):
     assert refusal(lambda: MeanFlow(**{field: value})).startswith(f"{field}={value}: expected ")
+
+
+def test_the_times_of_a_pair_have_the_stated_law():
+    """The smaller and the larger of two uniform ones, (1/3, 2/3) in the mean; eta is tau in a share of the pairs."""
+    seen = []
+
+    class Looking(MeanFlow):
+        def _learned(self, field, x, tau, eta):
+            seen.append((np.asarray(tau), np.asarray(eta)))
+            return x
+
+    count, share = 20_000, 0.3
+    keys = jax.random.split(jax.random.key(6), count)
+    Looking(equal_times=share).loss(lambda *_: 0.0, keys, jnp.zeros((count, 1)), jnp.zeros((count, 1)))
+    ((tau, eta),) = seen
+    equal = tau == eta
+    assert np.all(tau <= eta) and np.mean(equal) == pytest.approx(share, abs=5 * np.sqrt(share * (1 - share) / count))
+    for times, mean in ((tau[equal], 1 / 3), (tau[~equal], 1 / 3), (eta[~equal], 2 / 3)):
+        assert np.mean(times) == pytest.approx(mean, abs=5 * np.sqrt(1 / 18 / len(times)))

@@ -18,6 +18,10 @@ sigma, sigma^2 = (1 - tau)^2 + tau^2 s^2, the flow would scale it, and
     u = a x_tau + (1 - tau a) D,        a = ((tau + eta) (1 + s^2) - 2) / (sigma(tau) (sigma(tau) + sigma(eta)))       (2)
 
 so that a sample of one call, s z + D, has spread before anything is learned.
+
+The two times of a training pair are the smaller and the larger of two uniform ones on [0, 1]: of density 2 on 0 < tau < eta < 1.
+In a share `equal_times` of the pairs eta is set to tau, whose density is 2 (1 - tau) there too. It is the uniform one of the laws
+that Geng et al. 2025 compare, who set the times equal in the same way; their time runs from the data to the noise, 1 - tau.
 """
 
 import dataclasses
@@ -41,7 +45,7 @@ class MeanFlow:
 
     Attributes:
       data_scale: s in (2), the deviation of the data around the network's guess.
-      equal_times: share of the training pairs with eta = tau, which learn the velocity itself.
+      equal_times: share of the training pairs with eta = tau, which learn the velocity itself; the law of times stands above.
       adaptive_power: an example's squared error e counts 1 / (e + 1e-3)^power times; 0: each counts alike.
       flow_steps: training steps that learn the velocity alone, flow matching, before the average is learned from it (after arXiv
         2510.24474); 0: all at once.
