@@ -11,7 +11,7 @@ STREAMS = {
     "initialise": "first parameters of a phase of training",
     "train": "draws of a phase of training: step, then the example's place in the global batch",
     "validate": "draws of a phase's validation: number of the held-out example",
-    "rectify": "the noise of a rectified transport's pairs: number of the training field",
+    "rectify": "the noise of a rectified transport's pairs: round, split, then number of the field",
     "samples": "a priori samples: state, then sample",
     "timing": "samples that are drawn to be timed",
     "true_ensemble": "the truth of rollouts: member",
@@ -23,7 +23,11 @@ STREAMS = {
     "demo_true": "the demo's true ensemble: member",
     "demo_model": "the demo's model ensemble: member",
 }
-"""What draws random numbers, by name: every draw of the package belongs to one of these, or to `trajectory`."""
+"""What draws random numbers with a key of jax, by name: each draw of a run belongs to one of these, or to `TRAJECTORY`.
+
+Not so what is the same in all runs: `transport.regression.fixed_noise`, where every draw would do. Which examples make up a
+batch, and which points are landmarks, numpy draws from the seed itself: see `data.batches` and `latent`.
+"""
 
 TRAJECTORY = "trajectory"
 """The data's own stream: trajectory i has the key fold_in(key(seed), i), as in every data file that exists."""
@@ -52,7 +56,7 @@ def stream(seed: int, name: str, *parts: int | str) -> jax.Array:
 
 
 def _number(name: str) -> int:
-    """A number of a name, the same everywhere: above 2^31, which no trajectory, step or member reaches."""
+    """A number of a name, the same everywhere: 2^31 or more, which no trajectory, step or member reaches."""
     return zlib.crc32(name.encode()) | 2**31
 
 

@@ -69,11 +69,16 @@ class CompactDecoder(nn.Module):
 
 
 class PublishedEncoder(nn.Module):
-    """The encoder of arXiv 2602.17089, of 64 to 256 channels: from n^2 to (n / 4)^2 points.
+    """The encoder of arXiv 2602.17089: from n^2 to (n / 2^halvings)^2 points.
 
     conv to w, residual to 2w, stride-2 conv, residual to 4w, stride-2 conv, residual, attention (8 heads), residual, group norm
-    and SiLU, conv. w = `width`, published 64. The published one halves twice; each further of the `halvings` is a residual to 4w
-    and a stride-2 conv more.
+    and SiLU, conv. The published one halves twice; each further of the `halvings` is a residual to 4w and a stride-2 conv more.
+
+    Attributes:
+      channels: of the latent.
+      width: w, published 64.
+      halvings: of the points a side, at least 1; published 2.
+      precision: how products are formed, see `layers.PRECISIONS`.
     """
 
     channels: int = 1
@@ -100,7 +105,15 @@ class PublishedEncoder(nn.Module):
 
 
 class PublishedDecoder(nn.Module):
-    """The mirror of `PublishedEncoder`, from r^2 to (4 r)^2 points: nearest-neighbour upsampling, attention of 4 heads."""
+    """The decoder of arXiv 2602.17089: from r^2 to (2^halvings r)^2 points.
+
+    conv to 4w, residual, attention (4 heads), residual, upsampling conv, residual to 2w, upsampling conv, residual to w, group
+    norm and SiLU, conv. Upsampling is that of nearest neighbours, by 2; each further of the `halvings` is a residual and an
+    upsampling conv of 4w more.
+
+    Attributes:
+      width, halvings, precision: as of `PublishedEncoder`.
+    """
 
     width: int = 64
     halvings: int = 2

@@ -104,9 +104,12 @@ class GroupNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(SiLU(norm(conv(SiLU(norm(x)))))), with a 1x1 shortcut where the width changes; no norm if groups = 0.
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))))), with a 1x1 shortcut in place of x where the width changes.
 
-    The second convolution starts at zero, so that the block starts as its shortcut.
+    Attributes:
+      features: channels of the output.
+      groups: of the norm, at most as many as there are channels; 0: no norm.
+      zero_init: the second convolution starts at zero, so that the block starts as its shortcut.
     """
 
     features: int

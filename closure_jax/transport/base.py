@@ -28,8 +28,11 @@ class Transport(Protocol):
     """A way from noise to samples of x given a condition, with a network in between.
 
     Attributes:
-      times: transport times that the network sees: 1; 2 for an average velocity; 0 for a generator of one call. The loss of a
-        generator has one argument more, `decode`: see `Score.loss`; that of a transport with a field `rectify` has `source`.
+      times: transport times that the network sees: 1; 2 for an average velocity; 0 for a generator of one call, whose loss has
+        one argument more, `decode`: see `Score.loss`.
+
+    A transport that can be rectified has fields `rectify` and `rectify_steps` (`FlowMatching`), a leaf "source" in its noise, and
+    one argument more of its loss, `source`: the noise from which each x was drawn, None for noise independent of x.
     """
 
     @property
