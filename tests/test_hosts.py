@@ -36,6 +36,7 @@ GRADIENTS = """
     from closure_jax import config
     from closure_jax.parallel import devices, processes, progress
     from closure_jax.latent.geometry_aware import GeometryAware
+    from closure_jax.latent.metric_preserving import MetricPreserving
     from closure_jax.training import steps
     from closure_jax.training.state import TrainState
 
@@ -70,6 +71,11 @@ GRADIENTS = """
     parts = {field: through.init_autoencoder(jax.random.key(0)) for field in ("vorticity", "closure")}
     parts["network"] = through.init_network(jax.random.key(0))
     cases["online"] = through.program.loss(through, rule, unit), parts, {"window": f32(8, 2, n, n)}
+    weights = {"vorticity": 1.0, "closure": 2.0, "moments": 0.5}
+    modules = *through.autoencoder_modules(), through.network, through.transport
+    cases["joint"] = steps.joint_loss(*modules, weights), parts, {"vorticity": f32(8, n, n), "closure": f32(8, n, n)}
+    near = steps.autoencoder_loss(*experiment.autoencoder_modules(), MetricPreserving(1.0, 3, True))
+    cases["mp"] = near, experiment.init_autoencoder(jax.random.key(0)), {"field": f32(8, n, n), "extra": f32(8, n, n)}
     found = {}
     for name, (loss, params, batch) in cases.items():
         # zero-initialised layers would hide their neighbours' gradients
@@ -196,7 +202,7 @@ def assert_equal_curves(one: WorkDir, other: WorkDir, phase: str) -> None:
 def assert_equal_gradients(one, other):
     """Within 1e-5 of the whole gradient's size, for what GRADIENTS saves, and losses along it within 2e-3."""
     assert one.files == other.files
-    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga", "les_cs_physical", "online"):
+    for section in ("autoencoder", "fm_ga", "cs_ga", "mf_ga", "les_cs_physical", "online", "joint", "mp"):
         np.testing.assert_allclose(other[f"curve_{section}"], one[f"curve_{section}"], rtol=2e-3, err_msg=section)
         assert len(set(one[f"curve_{section}"])) == 5
         names = [name for name in one.files if name.startswith(section)]
