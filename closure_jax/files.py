@@ -180,27 +180,29 @@ def plain(content: Any) -> Any:
 
 
 @contextlib.contextmanager
-def lock(file: pathlib.Path, waiting: str | None = None) -> Generator[None, None, None]:
-    """Holds an exclusive lock of the kernel on `file`, which it makes, as long as the block runs.
+def lock(file: pathlib.Path, waiting: str | None = None, shared: bool = False) -> Generator[None, None, None]:
+    """Holds a lock of the kernel on `file` as long as the block runs: an exclusive one, for which it makes the file.
 
     The kernel lets go of it when the process ends, however it ends: the file stays and is no lock by itself.
 
     Args:
       file: of its own, beside what it guards; in a folder that exists.
       waiting: a line to print where another process holds the lock, before waiting for it; None does not wait.
+      shared: others that share it may hold it too; the file is only read, and has to be there.
 
     Raises:
       BlockingIOError: another process holds the lock and `waiting` is None.
-      OSError: the file can't be made.
+      OSError: the file can't be made, or read.
     """
-    with open(file, "w") as handle:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with open(file, "r" if shared else "w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting is None:
                 raise
             print(waiting, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, kind)
         yield
 
 

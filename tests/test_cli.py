@@ -347,6 +347,28 @@ def test_a_work_directory_in_use_is_refused(capsys, folder):
     assert "'w'" in line and "in use" in line
 
 
+def test_a_run_that_is_at_work_is_not_forked(capsys, folder, monkeypatch):
+    source = finished(folder / "old")
+    given = [TINY, f"--config.data.path={authors_file(folder / 'fields.h5')}", "--workdir=new", "--fork=old"]
+    source_run, new = workdir.WorkDir(source), workdir.WorkDir(folder / "new")
+    with source_run.lock():
+        assert "a run is at work in 'old'" in refused(capsys, *given)
+        said = refusal(origins.fork, new, source_run, built("tiny"))  # one that began meanwhile
+        assert "wait until it ends, or stop it" in said and not new.path.exists()
+    copy = workdir.WorkDir.fork
+
+    def copied(work, source):
+        assert "in use" in refusal(source_run.lock().__enter__)  # nor does it begin while it is copied
+        with source.still():  # another fork may
+            copy(work, source)
+
+    monkeypatch.setattr(workdir.WorkDir, "fork", copied)
+    monkeypatch.setattr(programs, "train", lambda run: (_ for _ in ()).throw(UserError("trained")))
+    assert main.main(given) == 2 and "trained" in capsys.readouterr().err
+    with source_run.lock():  # a fork that has its copy needs no more of it
+        assert main.main(given) == 2 and "trained" in capsys.readouterr().err
+
+
 def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(capsys, folder, monkeypatch):
     source = finished(folder / "old")
     for name in ("transport/60/data", "closure/0/data", "autoencoder_closure/40.orbax-checkpoint-tmp/data"):

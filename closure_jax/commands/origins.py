@@ -176,6 +176,9 @@ def check_fork(options: argparse.Namespace, work: WorkDir) -> None:
         raise UserError(
             f"--fork={options.fork}: work directory '{work.path}' holds a run that did not begin so: give another --workdir"
         )
+    if not began or FORKING in stored:
+        with source.still():  # told before anything is made
+            pass
 
 
 def begun(stored: dict[str, Any], fork: str | None, work: WorkDir) -> dict[str, Any]:
@@ -193,10 +196,15 @@ def begun(stored: dict[str, Any], fork: str | None, work: WorkDir) -> dict[str, 
 
 
 def fork(work: WorkDir, source: WorkDir, experiment: Experiment) -> None:
-    """Takes the phases of another run, and says in what this one differs."""
+    """Takes the phases of another run, and says in what this one differs.
+
+    Raises:
+      UserError: that run is at work.
+    """
     theirs, ours = (dict(config_lib.leaves(config)) for config in (source.config(), experiment.config))
     changed = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
-    work.fork(source)
+    with source.still():
+        work.fork(source)
     print(f"fork of {source.path}, which differs in {', '.join(changed) or 'nothing'}:")
     for name in changed:
         print(f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here")

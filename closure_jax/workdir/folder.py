@@ -125,6 +125,24 @@ class WorkDir:
                 f"--workdir={self.path} can't be written ({error.strerror}): expected a folder of yours"
             ) from None
 
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """Keeps runs out of the folder while it is read, by several processes it may be; nothing is written.
+
+        Raises:
+          UserError: a run is at work there.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.lock(self.path / ".lock", shared=True))
+            except BlockingIOError:
+                raise UserError(
+                    f"a run is at work in '{self.path}', which changes what is read: wait until it ends, or stop it"
+                ) from None
+            except OSError:  # no run has been there
+                pass
+            yield
+
     def write_config(self, config: ml_collections.ConfigDict, provenance: dict[str, Any]) -> None:
         """Writes config.json and provenance.json, and keeps the experiment's file where pieces of the run stand in it."""
         own = config_lib.own_source(config)
