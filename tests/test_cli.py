@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ from closure_jax.data import dataset, generate
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.parallel import devices
-from closure_jax.training import programs
+from closure_jax.training import online, programs
 
 EXPERIMENT = REPOSITORY / "experiments" / "fm_ga.py"
 TINY = f"--config={EXPERIMENT}:tiny"
@@ -530,6 +531,23 @@ def test_a_start_that_is_not_there_or_another_than_before_is_refused_before_data
     assert "0123456789ab" in line and "ba9876543210" in line and "expected the same" in line
     for known in ({}, {"started_from": "ba9876543210"}):
         origins.check_same_start(known, "ba9876543210", workdir.WorkDir("w"))
+
+
+def test_training_numbers_that_no_phase_reads_are_said(capsys):
+    asked = ["autoencoder.steps=9", "autoencoder.warmup_steps=2", "transport.steps=9", "autoencoder.width=16"]
+    for latent, said in (("ga", 0), ("joint", 2), ("physical", 2)):
+        known = [text for text in asked if latent != "physical" or "width" not in text]
+        experiment = built("tiny", "flow_matching", latent, *known)
+        assert main._unread(experiment, known) == asked[:said]
+    started = built("tiny", "score", "ga", "program.kind=online", "program.start=cs_ga")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            online, "_loaded", lambda start, experiment: types.SimpleNamespace(params=experiment.template()["params"])
+        )
+        assert main._unread(started, ["program.steps=9", *asked]) == asked[:3]
+    joint = f"--config={EXPERIMENT.with_name('fm_joint.py')}:tiny"
+    main.main([joint, "--config.autoencoder.steps=9", "--dry_run"])
+    assert "--config.autoencoder.steps=9: not read here" in capsys.readouterr().out
 
 
 def test_a_data_folder_that_cannot_be_made_is_refused(capsys, folder, monkeypatch):

@@ -1,6 +1,7 @@
 """The command line: --config, --workdir, --mode; what runs in which order."""
 
 import argparse
+import dataclasses
 import io
 import pathlib
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 from closure_jax import config as config_lib
 from closure_jax import files
 from closure_jax.commands import cli, origins
-from closure_jax.config import Experiment
+from closure_jax.config import Experiment, settings
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.errors import UserError
 from closure_jax.parallel import devices, processes
@@ -217,16 +218,38 @@ def _command(arguments: Sequence[str]) -> None:
 def _check_batches(experiment: Experiment) -> None:
     """Raises UserError where a batch of a phase that trains something does not divide over the devices: told before anything is
     made."""
-    from closure_jax.training.phase import Phase
-
-    phases: list[Phase] = experiment.program.phases(experiment)
+    phases: list[Any] = experiment.program.phases(experiment)
     if not any(phase.training.settings.batch_size % devices.count() for phase in phases):
         return
-    made: dict[str, Any] = {}  # shapes of parameters
+    for phase in _that_train(phases):
+        devices.check_batch(f"{phase.section}.batch_size", phase.training.settings.batch_size)
+
+
+def _that_train(phases: Sequence[Any]) -> list[Any]:
+    """Those of a program's phases that have parameters; nothing is computed."""
+    made: dict[str, Any] = {}  # their shapes
     for phase in phases:
         made[phase.name] = jax.eval_shape(lambda phase=phase: phase.start(jax.random.key(0), made))
-        if jax.tree.leaves(made[phase.name]):
-            devices.check_batch(f"{phase.section}.batch_size", phase.training.settings.batch_size)
+    return [phase for phase in phases if jax.tree.leaves(made[phase.name])]
+
+
+def _unread(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+    """Those of the overrides that say how a section's network is trained where no phase trains by that section."""
+    schedules: dict[str, Any] = {
+        "autoencoder": experiment.autoencoder_training.schedule,
+        "transport": experiment.transport_training.schedule,
+    }
+    numbers = {
+        f"{section}.{field.name}"
+        for section, schedule in schedules.items()
+        for part in (settings.Optimisation, schedule)
+        for field in dataclasses.fields(part)
+    } | {f"{section}.schedule" for section in schedules}
+    asked = [text for text in overrides if text.partition("=")[0] in numbers]
+    if not asked:
+        return []
+    read = {phase.section for phase in _that_train(experiment.program.phases(experiment))}
+    return [text for text in asked if text.partition(".")[0] not in read]
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -236,6 +259,9 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if options.mode != "evaluate" and not options.rehearse and not (work.path / "checkpoints" / "closure").exists():
         _check_batches(experiment)
     print(f"closure_jax on {devices.describe()}, preset {experiment.preset}, work directory {work.path}", flush=True)
+    if options.mode != "evaluate":
+        for text in _unread(experiment, overrides):
+            print(f"--config.{text}: not read here, nothing of this experiment is trained by it")
     if options.dry_run:
         from closure_jax.bench import cost
 
