@@ -212,7 +212,8 @@ class StochasticClosure:
             counts <= {count},
             f"noise of {min(counts, default=0)} samples for {count} fields: expected one for each field",
         )
-        few, more = (_noise_shapes(self.transport, condition.shape[1:], steps) for steps in (1, 2))
+        numbers = (1, 2) if self.transport.times else (1, 1)  # a generator of one call may refuse another
+        few, more = (_noise_shapes(self.transport, condition.shape[1:], steps) for steps in numbers)
         structures = [jax.tree.structure(tree) for tree in (noise, few, more)]
         if structures[1] != structures[2]:  # of a transport of one's own, with leaves for each step
             return
