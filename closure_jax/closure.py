@@ -4,7 +4,6 @@ Encode the vorticity, sample the closure's latent with the transport network, de
 """
 
 import contextlib
-import functools
 import hashlib
 import operator
 import pathlib
@@ -254,7 +253,6 @@ def _axes_of(keys: Any) -> tuple[int, ...]:
     return shape[:-1]
 
 
-@functools.cache
 def _noise_shapes(transport: Transport, shape: tuple[int, ...], steps: int) -> Noise:
     """Shapes of the noise of one sample (shape), with a leading axis of 1; nothing is drawn."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
