@@ -484,7 +484,15 @@ def test_an_unusable_data_file_is_refused(capsys, tmp_path):
         ),
         (
             lambda: authors_file(file, **{test[0]: fields("nonlinear", 2), test[1]: fields("vorticity", 2)}),
-            ["expected pairs of this flow", "exchanged"],
+            ["32 test states", "expected pairs of this flow", "exchanged"],
+        ),
+        (
+            lambda: authors_file(file, **{train[0]: fields("nonlinear", 3), train[1]: fields("vorticity", 3)}),
+            ["32 train states", "expected pairs of this flow"],
+        ),
+        (
+            lambda: authors_file(file, **{train[1]: np.append(fields("nonlinear", 2), fields("vorticity", 1), 0)}),
+            ["32 validation states", "expected pairs of this flow"],
         ),
         (lambda: own_file(file, np.linspace(1, 3, 40)), ["40 snapshots from t = 1 to 3", "40 from 1.05 to 3"]),
         (lambda: own_file(file, np.ones(40)), ["time of shape (40,)", "ascending"]),

@@ -26,8 +26,8 @@ BEGAN = ("started_from", "forked_from")
 FORKING = "forking"
 """The one fact of a run that is still copying the phases of another."""
 
-_HELD_AGAINST_THE_LAW = 16
-"""Test states of given data, about."""
+_HELD_AGAINST_THE_LAW = 32
+"""States of each part of given data, at most."""
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -96,9 +96,15 @@ def _of_this_flow(experiment: Experiment, dataset: dataset_lib.Dataset) -> None:
             f"data file '{file}' has {len(dataset.time)} snapshots from t = {first:g} to {last:g}, --config.data.burn_in, end and"
             f" snapshot_every mean {len(times)} from {times[0]:g} to {times[-1]:g}: expected the same; set those fields"
         )
-    states = {name: dataset.fields(name, "test") for name in dataset_lib.FIELDS}
-    some = slice(None, None, max(1, len(states["vorticity"]) // _HELD_AGAINST_THE_LAW))
-    vorticity, closure = states["vorticity"][some], states["closure"][some]
+    for split in dataset.vorticity:
+        _of_this_law(experiment, dataset, split)
+
+
+def _of_this_law(experiment: Experiment, dataset: dataset_lib.Dataset, split: str) -> None:
+    """Raises UserError where states of a part of given data, spread over its trajectories, are not of the law, if it is known."""
+    count = len(dataset.fields("vorticity", split))
+    some = np.linspace(0, count - 1, min(count, _HELD_AGAINST_THE_LAW)).astype(int)
+    vorticity, closure = (dataset.fields(name, split)[some] for name in dataset_lib.FIELDS)
     law = experiment.problem.law(vorticity)
     if law is None:
         return
@@ -106,9 +112,9 @@ def _of_this_flow(experiment: Experiment, dataset: dataset_lib.Dataset) -> None:
     least, most = law.deviation / 2, 2 * law.deviation + 1e-2 * float(np.sqrt(np.mean(law.mean**2)))
     if not least <= off <= most:
         raise UserError(
-            f"data file '{file}': its closures are off the mean that the flow gives for their vorticity by {off:.3g}, where its"
-            f" noise has {law.deviation:.3g} ({len(vorticity)} test states): expected pairs of this flow; check problem.*, flow.*"
-            " and that vorticity and closure are not exchanged"
+            f"data file '{dataset.path}': its closures are off the mean that the flow gives for their vorticity by {off:.3g},"
+            f" where its noise has {law.deviation:.3g} ({len(some)} {split} states): expected pairs of this flow; check problem.*"
+            ", flow.* and that vorticity and closure are not exchanged"
         )
 
 
