@@ -11,7 +11,7 @@ import pytest
 from helpers import REPOSITORY, built, configured, refusal
 
 from closure_jax import config, pretrained, workdir
-from closure_jax.commands import origins
+from closure_jax.commands import holding, origins, transfer
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
@@ -528,6 +528,26 @@ def test_other_data_than_a_run_began_with_are_refused(capsys, folder, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert "other data" in line and "000000000000" in line and "expected the same" in line
     assert {name: text for name, text in content(folder).items() if ".lock" not in name} == before
+
+
+def test_a_run_whose_data_are_others_by_now_is_asked_nothing_about_another_flow_or_rule(capsys, folder, monkeypatch):
+    trained, run = built("tiny"), workdir.WorkDir(folder / "run")
+    with run.lock():
+        run.write_config(trained.config, {"data_checksum": "0" * 64})
+    run.write_results({"a_priori": {"by_steps": {}}})
+    monkeypatch.setattr(pretrained, "opened", lambda where: (None, trained))
+    now = types.SimpleNamespace(path=Path("fields.h5"), checksum="f" * 64)
+    monkeypatch.setattr(origins, "data_of", lambda experiment: now)
+    capsys.readouterr()
+    assert transfer.main([str(run.path), "--config.flow.viscosity=2e-3"]) == 2
+    line = capsys.readouterr().err
+    assert (
+        "other data (checksum 000000000000, those of now in 'fields.h5' have ffffffffffff): expected the same" in line
+    )
+    assert not (folder / "run-transfer").exists()
+    assert "other data" in refusal(holding._data, {str(run.path): trained})
+    run.write_provenance({"data_checksum": now.checksum})
+    assert holding._data({str(run.path): trained}) is now
 
 
 def test_a_start_that_is_not_there_or_another_than_before_is_refused_before_data_are_made(capsys, folder):

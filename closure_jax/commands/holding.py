@@ -15,6 +15,7 @@ from closure_jax.commands import compare, origins
 from closure_jax.config import Experiment
 from closure_jax.coupling import COUPLINGS, Coupling, Draw, FixedSteps
 from closure_jax.coupling.draw import is_random
+from closure_jax.data.dataset import Dataset
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate, measures, reference
 from closure_jax.files import Kept
@@ -64,7 +65,8 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     study.json is written after each ensemble, and the same command goes on with those that it lacks.
 
     Raises:
-      UserError: an option is impossible, closures are of different data, or the folder holds another study.
+      UserError: an option is impossible, closures are of different data, or not of those that are there now, or the folder holds
+        another study.
     """
     check(
         not preset and not overrides,
@@ -73,7 +75,8 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
     processes.start()
     for kind in options.rules.split(","):
         check(kind in COUPLINGS, f"--rules: '{kind}': expected some of {', '.join(COUPLINGS)}")
-    closures, experiment = _closures(options.closures.split(","))
+    closures, experiments = _closures(options.closures.split(","))
+    experiment = next(iter(experiments.values()))
     periods = _periods(options.periods, experiment)
     planned = [
         (closure, kind, rule)
@@ -89,7 +92,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         missing = [one for one in planned if _identity(_facts(*one)) not in known]
         print(f"study: {len(planned)} ensembles, {len(planned) - len(missing)} done before", flush=True)
         kept = Kept(folder / "rollouts", [data, vars(settings), provenance.revision(), devices.describe()])
-        for point in _run(missing, experiment, settings, kept):
+        for point in _run(missing, experiments, settings, kept):
             content["points"].append(point)
             write_json(folder / "study.json", content)
         shutil.rmtree(kept.folder, ignore_errors=True)
@@ -99,14 +102,14 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
 
 def _run(
     planned: Sequence[tuple[Closure, str, Coupling]],
-    experiment: Experiment,
+    experiments: dict[str, Experiment],
     settings: reference.Settings,
     kept: Kept,
 ) -> Iterator[dict[str, Any]]:
     """A point for each ensemble, as it ends; the true ones run first."""
     if not planned:
         return
-    dataset = origins.data_of(experiment)
+    experiment, dataset = next(iter(experiments.values())), _data(experiments)
     shared = evaluate.shared_ensembles(experiment, dataset, origins.data_folder())
     true = reference.reference(experiment.problem, dataset, shared.seed, settings, kept, shared)
     for closure, kind, rule in planned:
@@ -118,13 +121,25 @@ def _run(
         kept.drop(label)
 
 
-def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
-    """The closures, the oracle last, and the experiment of the first, whose problem and data are those of all."""
+def _data(experiments: dict[str, Experiment]) -> Dataset:
+    """The data of the first, after a look at whether runs still have those that they were trained on."""
+    found: dict[tuple[str, int], Dataset] = {}
+    for where, experiment in experiments.items():
+        part = experiment.data.path, experiment.data.train_trajectories
+        if part not in found:
+            found[part] = origins.data_of(experiment)
+        origins.check_same_data(WorkDir(where).provenance(), found[part], WorkDir(where))
+    return next(iter(found.values()))
+
+
+def _closures(names: Sequence[str]) -> tuple[list[Closure], dict[str, Experiment]]:
+    """The closures, the oracle last, and their experiments by where they were found; they have problem and data in common."""
     found: list[Closure] = []
-    first: Experiment | None = None
+    experiments: dict[str, Experiment] = {}
     for where in names:
         model, experiment = pretrained.opened(where)
-        first = first or experiment
+        experiments[where] = experiment
+        first = experiments[names[0]]
         check(
             experiment.simulation().file_name() == first.simulation().file_name(),
             f"--closures: '{where}' is of other data than '{names[0]}', expected closures of one problem and its data",
@@ -137,11 +152,10 @@ def _closures(names: Sequence[str]) -> tuple[list[Closure], Experiment]:
                 f"--closures: '{other.where}' and '{where}' have experiment and seed in common, expected one of them",
             )
         found.append(Closure(experiment.name, experiment.seed, where, model.digest(), draw))
-    assert first is not None
-    law = exact_law(first.problem)
+    law = exact_law(experiments[names[0]].problem)
     if law is not None and ORACLE not in [closure.name for closure in found]:
         found.append(Closure(ORACLE, 0, ORACLE, "", law))
-    return found, first
+    return found, experiments
 
 
 def _kinds(rules: str, draw: Draw, experiment: Experiment) -> list[str]:

@@ -216,14 +216,13 @@ def fork(work: WorkDir, source: WorkDir, experiment: Experiment) -> None:
         print(f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here")
 
 
-def check_same_data(before: dict[str, Any], facts: dict[str, Any], work: WorkDir) -> None:
-    """Raises UserError where the run began with other data than those of now."""
+def check_same_data(before: dict[str, Any], dataset: dataset_lib.Dataset, work: WorkDir) -> None:
+    """Raises UserError where the run with the provenance `before` began with other data than those of now."""
     stored = before.get("data_checksum")
-    if stored not in (None, facts["data_checksum"]):
+    if stored not in (None, dataset.checksum):
         raise UserError(
             f"work directory '{work.path}' holds a run on other data (checksum {stored[:12]}, those of now in"
-            f" '{facts['data_path']}' have {facts['data_checksum'][:12]}): expected the same; restore them, or give another"
-            " --workdir"
+            f" '{dataset.path}' have {dataset.checksum[:12]}): expected the same; restore them, or train in another --workdir"
         )
 
 

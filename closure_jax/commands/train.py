@@ -121,7 +121,7 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
         facts = provenance.provenance(dataset.path, dataset.checksum)
         facts |= {"regime": found} if not rehearsal and (found := origins.regime(experiment, dataset)) else {}
         before = origins.begun(processes.on_main(work.provenance), fork, work)
-        origins.check_same_data(before, facts, work)
+        origins.check_same_data(before, dataset, work)
         if started:
             origins.check_same_start(before, started, work)
             facts["started_from"] = started

@@ -61,15 +61,16 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
       changes: SECTION.FIELD=VALUE of the problem or of a part of it, such as `flow`, and fields of how it is judged.
       output: folder of the cases, and of transfer.md, their table.
     Raises:
-      UserError: the run has not ended, or the changes are of no other flow, or of more than the flow.
+      UserError: the run has not ended, its data are others by now, or the changes are of no other flow, or of more than the flow.
     """
     check(WorkDir(run).results() is not None, f"'{run}' has no results.json: expected a run that has ended")
     model, trained = pretrained.opened(run)
     experiment = _changed(run, trained, changes)
     work = WorkDir(output / _name(changes, _of_flow(experiment.config)))
     work.check(experiment.config)
+    seen = origins.data_of(trained)
+    origins.check_same_data(WorkDir(run).provenance(), seen, WorkDir(run))
     with work.lock():
-        seen = origins.data_of(trained)
         if evaluate.is_stale(experiment, work):
             dataset = origins.simulated_data(experiment, work)
             facts = provenance.provenance(dataset.path, dataset.checksum)
