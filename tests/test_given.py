@@ -111,6 +111,16 @@ def test_times_of_single_precision_are_even_and_what_the_file_says_is_not_asked(
         assert "expected at least 2 numbers, ascending" in line
 
 
+def test_pairs_that_say_they_are_huge_are_refused_before_anything_of_their_length_is_made(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "arange", None)
+    for shape in ((3, 10**9, 16, 16), (0, 10**9, 16, 16)):
+        with h5py.File(tmp_path / "pairs.h5", "w") as file:
+            for name in pairs:
+                file.create_dataset(name, shape, np.float32, chunks=(1, 1, 16, 16), maxshape=4 * (None,))
+        for read in (dataset.size_and_times, lambda path: dataset.load(path, 6, 1.0, 0.0)):
+            assert "resolved would be " in refusal(read, tmp_path / "pairs.h5")
+
+
 def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
     few = {name: fields[:2] for name, fields in pairs.items()}
     flat = {name: fields.reshape(-1, COARSE, COARSE) for name, fields in pairs.items()}

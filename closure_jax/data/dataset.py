@@ -29,6 +29,9 @@ SCHEMA = "closure_jax/1"
 SPLITS = ("train", "test")
 FIELDS = ("vorticity", "closure")
 
+_UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+"""What reading a file raises that is none of ours, or damaged."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
@@ -122,7 +125,7 @@ def load(
                 raise UserError(
                     f"data file '{path}' has neither schema '{SCHEMA}' nor train_vorticity_64 nor resolved: expected one of them"
                 )
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"data file '{path}' can't be read ({error}): give another, or delete it to make it anew"
         ) from None
@@ -198,7 +201,7 @@ def _any_arrays(path: pathlib.Path, file: h5py.File) -> dict[tuple[str, str], np
 
 
 def _any_times(path: pathlib.Path, file: h5py.File) -> np.ndarray:
-    count = file["resolved"].shape[1]
+    count = hdf5.sound(file, "resolved").shape[1]
     time = np.arange(1.0, count + 1) if "time" not in file else _times(path, file)
     interval = (time[-1] - time[0]) / (len(time) - 1) if len(time) > 1 else 0.0
     first = time[0] / interval if interval > 0 else float("nan")
@@ -234,7 +237,7 @@ def size_and_times(path: pathlib.Path) -> tuple[int, np.ndarray]:
                 return file["train/vorticity"].shape[-1], _times(path, file)
             if "resolved" in file:
                 return file["resolved"].shape[-1], _any_times(path, file)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"data file '{path}' can't be read ({error}): expected an HDF5 file of pairs") from None
     raise UserError(f"data file '{path}' has neither schema '{SCHEMA}' nor resolved: expected one of the two")
 

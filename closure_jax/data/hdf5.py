@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import math
 import os
 import pathlib
 import shutil
@@ -117,7 +118,12 @@ def room(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
 
 
 def whole(file: h5py.File, name: str) -> np.ndarray:
-    """An array of a file, which may come from anybody.
+    """An array of a file, which may come from anybody; errors as of `sound`."""
+    return sound(file, name)[:]
+
+
+def sound(file: h5py.File, name: str) -> h5py.Dataset:
+    """An array on the disk, of which nothing is read yet, after a look at what the file says of it.
 
     Raises:
       KeyError: there is none of that name.
@@ -125,6 +131,7 @@ def whole(file: h5py.File, name: str) -> np.ndarray:
     """
     array = file[name]
     stored = array.id.get_storage_size()
-    if array.nbytes > max(_UNSEEN, _COMPRESSED * stored):
-        raise ValueError(f"{name} would be {array.nbytes} bytes, and the file holds {stored} of them")
-    return array[:]
+    size = array.dtype.itemsize * math.prod(max(1, length) for length in array.shape)  # an empty one may be long too
+    if size > max(_UNSEEN, _COMPRESSED * stored):
+        raise ValueError(f"{name} would be {size} bytes, and the file holds {stored} of them")
+    return array
