@@ -7,8 +7,9 @@ import pytest
 from helpers import REPOSITORY, refusal
 
 import closure_jax as cj
-from closure_jax.commands import train
+from closure_jax.commands import runs, train
 from closure_jax.data import dataset
+from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
 
 FINE, COARSE = 32, 16
@@ -109,6 +110,19 @@ def test_times_of_single_precision_are_even_and_what_the_file_says_is_not_asked(
         assert train.main(given) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "expected at least 2 numbers, ascending" in line
+
+
+def test_a_run_of_a_sweep_over_given_pairs_knows_its_own_folder_again(pairs, tmp_path):
+    given = ("problem.kind=given", f"data.path={write(tmp_path / 'pairs.h5', **pairs, time=np.arange(3, 9))}")
+    asked = [f"--config.{text}" for text in given]
+    experiment, work = train.resolve(*train._parse([COMMAND, f"--workdir={tmp_path / 'run'}", *asked]))
+    work.path.mkdir()
+    work.write_config(experiment.config, {})
+    run = runs.Run(REPOSITORY / "experiments" / "les_cs_physical.py", "tiny", given, work.path)
+    run.check()
+    assert not run.is_done()
+    work.write_results({"settings": evaluate.settings(experiment)})
+    assert run.is_done()
 
 
 def test_pairs_that_say_they_are_huge_are_refused_before_anything_of_their_length_is_made(pairs, tmp_path, monkeypatch):

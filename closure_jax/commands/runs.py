@@ -13,6 +13,7 @@ import ml_collections
 
 from closure_jax import config as config_lib
 from closure_jax import interrupts
+from closure_jax.commands import origins
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -28,13 +29,14 @@ class Run:
     folder: pathlib.Path
 
     def config(self) -> ml_collections.ConfigDict:
-        """The resolved configuration.
+        """The resolved configuration, as the run itself will have it.
 
         Raises:
-          UserError: the experiment, the preset or an override is impossible.
+          UserError: the experiment, the preset or an override is impossible, or given data can't be read.
         """
         config = config_lib.load(f"{self.file}:{self.preset}")
         config_lib.override(config, self.overrides)
+        origins.take_from_file(config, self.overrides)
         return config
 
     def check(self) -> None:
