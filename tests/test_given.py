@@ -55,8 +55,18 @@ def pairs() -> dict[str, np.ndarray]:
 def write(file, **arrays):
     with h5py.File(file, "w") as target:
         for name, array in arrays.items():
-            target[name] = array
+            if isinstance(array, h5py.VirtualLayout):
+                target.create_virtual_dataset(name, array)
+            else:
+                target[name] = array
     return file
+
+
+def changed(arrays: dict[str, np.ndarray], name: str, part: tuple, value) -> dict[str, np.ndarray]:
+    """The same with other numbers in a part of one."""
+    array = arrays[name].copy()
+    array[part] = value
+    return arrays | {name: array}
 
 
 @pytest.mark.slow
@@ -139,6 +149,8 @@ def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
     few = {name: fields[:2] for name, fields in pairs.items()}
     flat = {name: fields.reshape(-1, COARSE, COARSE) for name, fields in pairs.items()}
     whole = np.arange(1, 7)
+    elsewhere = h5py.VirtualLayout(pairs["resolved"].shape, np.float32)
+    elsewhere[:] = h5py.VirtualSource(tmp_path / "gone.h5", "resolved", pairs["resolved"].shape)
     for arrays, said in (
         (few, "expected (trajectory, time, n, n) of at least 3"),
         (flat, "expected (trajectory, time, n, n)"),
@@ -151,6 +163,15 @@ def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
         ({"other": whole}, "nor resolved"),
         (pairs | {"subgrid": pairs["subgrid"][:, :, :8]}, "has train closure of shape"),
         (pairs | {"subgrid": pairs["subgrid"] * np.nan}, "not finite"),
+        (changed(pairs, "subgrid", (slice(2),), 0), "has a train closure of 0 everywhere"),
+        (
+            changed(pairs, "resolved", (1,), 0),
+            "train vorticity between 0 and 0 in trajectory 1, snapshot 0 (from 0; 6 of 12 are such)",
+        ),
+        (changed(pairs, "subgrid", (3, 4), 0.5), "test closure between 0.5 and 0.5 in trajectory 0, snapshot 4"),
+        (changed(pairs, "subgrid", (2,), 1e-40 * pairs["subgrid"][2]), "a validation closure between"),
+        (changed(pairs, "subgrid", (3,), pairs["resolved"][3]), "same numbers as vorticity and as closure in test"),
+        (pairs | {"resolved": elsewhere}, "resolved lies in other files"),
     ):
         file = write(tmp_path / "pairs.h5", **arrays)
         options = [

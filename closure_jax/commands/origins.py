@@ -13,7 +13,7 @@ import numpy as np
 from closure_jax import config as config_lib
 from closure_jax.config import Experiment, rules
 from closure_jax.data import dataset as dataset_lib
-from closure_jax.data import generate
+from closure_jax.data import generate, variation
 from closure_jax.errors import UserError
 from closure_jax.parallel import processes
 from closure_jax.workdir import WorkDir
@@ -71,6 +71,7 @@ def given_data(experiment: Experiment) -> dataset_lib.Dataset:
     file = pathlib.Path(experiment.data.path)
     print(f"data: {file}")
     dataset = _load(experiment, file)
+    variation.check_fields(dataset)
     size, tests = dataset.vorticity["test"].shape[-1], len(dataset.vorticity["test"])
     if size != experiment.data.resolution:
         raise UserError(f"data file '{file}' holds {size}^2 fields: expected --config.data.resolution={size}")

@@ -139,11 +139,12 @@ def load(
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"data file '{path}' holds values that are not finite: expected finite fields")
     dataset = _split(arrays, time, checksum, path)
-    for (split, field), array in arrays.items():
-        if array.min() == array.max():
-            raise UserError(
-                f"data file '{path}' has a {split} {field} of {array.flat[0]:g} everywhere: expected fields that vary"
-            )
+    for field in FIELDS:
+        for split, array in getattr(dataset, field).items():
+            if array.min() == array.max():
+                raise UserError(
+                    f"data file '{path}' has a {split} {field} of {array.flat[0]:g} everywhere: expected fields that vary"
+                )
     return dataset
 
 

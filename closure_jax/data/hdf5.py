@@ -127,9 +127,12 @@ def sound(file: h5py.File, name: str) -> h5py.Dataset:
 
     Raises:
       KeyError: there is none of that name.
-      ValueError: the file says that it is far larger than what the file holds of it.
+      ValueError: the file says that it is far larger than what the file holds of it, or that it lies in other files, in whose
+        place zeros are read where they are gone.
     """
     array = file[name]
+    if array.is_virtual or array.external:
+        raise ValueError(f"{name} lies in other files, and is to be in this one")
     stored = array.id.get_storage_size()
     size = array.dtype.itemsize * math.prod(max(1, length) for length in array.shape)  # an empty one may be long too
     if size > max(_UNSEEN, _COMPRESSED * stored):
