@@ -172,6 +172,8 @@ def test_files_that_are_no_pairs_are_told_in_one_line(pairs, tmp_path, capsys):
         (changed(pairs, "subgrid", (2,), 1e-40 * pairs["subgrid"][2]), "a validation closure between"),
         (changed(pairs, "subgrid", (3,), pairs["resolved"][3]), "same numbers as vorticity and as closure in test"),
         (pairs | {"resolved": elsewhere}, "resolved lies in other files"),
+        (pairs | {"subgrid": h5py.SoftLink("/subgrid")}, "can't be read"),
+        (pairs | {"resolved": h5py.SoftLink("/resolved")}, "can't be read"),
     ):
         file = write(tmp_path / "pairs.h5", **arrays)
         options = [

@@ -29,7 +29,7 @@ SCHEMA = "closure_jax/1"
 SPLITS = ("train", "test")
 FIELDS = ("vorticity", "closure")
 
-_UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+_UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, MemoryError, RuntimeError)
 """What reading a file raises that is none of ours, or damaged."""
 
 
