@@ -13,7 +13,7 @@ from PIL import Image
 
 from closure_jax import config as config_lib
 from closure_jax import pretrained
-from closure_jax.commands import compare, data_efficiency, demo, latent_size, runs, study, sweep
+from closure_jax.commands import compare, data_efficiency, demo, latent_size, runs, study, sweep, transfer
 from closure_jax.errors import UserError
 from closure_jax.evaluation import evaluate
 from closure_jax.workdir import WorkDir
@@ -114,6 +114,18 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (demo, ["--pack=nothing"], "has no config.json"),
     ):
         assert said in refusal(command.main, capsys, *arguments)
+
+
+def test_a_folder_of_data_that_is_a_file_is_refused_before_the_first_run(monkeypatch, capsys):
+    monkeypatch.setenv("CLOSURE_JAX_DATA", __file__)
+    for command, *arguments in (
+        (sweep, "--preset=tiny", "--only=fm_ga"),
+        (study, "data_efficiency:tiny", "--latents=ga"),
+        (study, "latent_size:tiny", "--latents=ga"),
+        (study, "holding"),
+        (transfer, "run", "--config.flow.viscosity=2e-3"),
+    ):
+        assert f"CLOSURE_JAX_DATA={__file__}: is a file: expected a folder" in refusal(command.main, capsys, *arguments)
 
 
 def test_a_study_takes_shares_of_what_is_left_to_train_on(monkeypatch, tmp_path):

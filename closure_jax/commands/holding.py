@@ -72,6 +72,7 @@ def study(options: argparse.Namespace, preset: str, overrides: Sequence[str], fo
         not preset and not overrides,
         "study holding: closures bring preset and configuration along, expected neither :PRESET nor --config.",
     )
+    origins.check_data_folder()
     processes.start()
     for kind in options.rules.split(","):
         check(kind in COUPLINGS, f"--rules: '{kind}': expected some of {', '.join(COUPLINGS)}")

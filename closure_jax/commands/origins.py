@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from closure_jax import config as config_lib
+from closure_jax import files
 from closure_jax.config import Experiment, rules
 from closure_jax.data import dataset as dataset_lib
 from closure_jax.data import generate, variation
@@ -37,6 +38,11 @@ def data_folder() -> pathlib.Path:
     """$CLOSURE_JAX_DATA, or data/ beside launch.sh, or in the current folder where there is none."""
     home = os.environ.get("CLOSURE_JAX_HOME", ".")
     return pathlib.Path(os.environ.get("CLOSURE_JAX_DATA") or pathlib.Path(home) / "data")
+
+
+def check_data_folder() -> None:
+    """Raises UserError where data can't be made in their folder, since it, or what it would lie in, is a file."""
+    files.check_folder(data_folder(), "CLOSURE_JAX_DATA")
 
 
 def take_from_file(config: ConfigDict, overrides: Sequence[str] = ()) -> None:

@@ -111,9 +111,10 @@ def run_all(runs: Sequence[Run], label: str) -> list[Run]:
     A run that fails is told, and the next one starts; all are checked before the first starts.
 
     Raises:
-      UserError: a run is impossible.
+      UserError: a run is impossible, or no data could be made.
       Stopped: a run was asked to end; the same command continues.
     """
+    origins.check_data_folder()
     for run in runs:
         run.check()
     done = []

@@ -107,12 +107,9 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
     from closure_jax.evaluation import evaluate
     from closure_jax.training import phase, programs
 
+    origins.check_data_folder()
     given = origins.given_data(experiment) if experiment.data.path else None
     origins.check_windows(experiment, given)
-    if origins.data_folder().exists() and not origins.data_folder().is_dir():
-        raise UserError(
-            f"data folder '{origins.data_folder()}' is a file: expected a folder, or another one in CLOSURE_JAX_DATA"
-        )
     started = "" if mode == "evaluate" else origins.started_from(experiment, work)
     with work.lock():
         dataset = given or origins.simulated_data(experiment, work)

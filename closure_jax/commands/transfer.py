@@ -63,6 +63,7 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
     Raises:
       UserError: the run has not ended, its data are others by now, or the changes are of no other flow, or of more than the flow.
     """
+    origins.check_data_folder()
     check(WorkDir(run).results() is not None, f"'{run}' has no results.json: expected a run that has ended")
     model, trained = pretrained.opened(run)
     experiment = _changed(run, trained, changes)
