@@ -530,7 +530,9 @@ def test_other_data_than_a_run_began_with_are_refused(capsys, folder, tmp_path):
     assert {name: text for name, text in content(folder).items() if ".lock" not in name} == before
 
 
-def test_a_run_whose_data_are_others_by_now_is_asked_nothing_about_another_flow_or_rule(capsys, folder, monkeypatch):
+def test_a_run_is_not_asked_about_another_flow_or_rule_with_other_data_nor_beside_other_results(
+    capsys, folder, monkeypatch
+):
     trained, run = built("tiny"), workdir.WorkDir(folder / "run")
     with run.lock():
         run.write_config(trained.config, {"data_checksum": "0" * 64})
@@ -546,6 +548,10 @@ def test_a_run_whose_data_are_others_by_now_is_asked_nothing_about_another_flow_
     )
     assert not (folder / "run-transfer").exists()
     assert "other data" in refusal(holding._data, {str(run.path): trained})
+    (folder / "other" / "case").mkdir(parents=True)
+    workdir.WorkDir(folder / "other" / "case").write_results({"fitted": 1.0})
+    line = refusal(transfer.transfer, run.path, ["flow.viscosity=2e-3"], folder / "other")
+    assert f"'{folder / 'other' / 'case'}' holds results of no transfer, expected a folder of cases alone" in line
     run.write_provenance({"data_checksum": now.checksum})
     assert holding._data({str(run.path): trained}) is now
 

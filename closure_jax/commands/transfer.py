@@ -61,9 +61,11 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
       changes: SECTION.FIELD=VALUE of the problem or of a part of it, such as `flow`, and fields of how it is judged.
       output: folder of the cases, and of transfer.md, their table.
     Raises:
-      UserError: the run has not ended, its data are others by now, or the changes are of no other flow, or of more than the flow.
+      UserError: `output` holds other results, the run has not ended, its data are others by now, or the changes are of no
+        other flow, or of more than the flow.
     """
     origins.check_data_folder()
+    _check_output(output)
     check(WorkDir(run).results() is not None, f"'{run}' has no results.json: expected a run that has ended")
     model, trained = pretrained.opened(run)
     experiment = _changed(run, trained, changes)
@@ -82,14 +84,28 @@ def transfer(run: pathlib.Path, changes: Sequence[str], output: pathlib.Path) ->
         else:
             print(f"evaluation: already done, {work.path / 'results.json'}")
     cases = {TRAINED: WorkDir(run).results() or {}}
-    folders = sorted(path.parent for path in output.glob("*/results.json"))
-    cases |= {folder.name: WorkDir(folder).results() or {} for folder in folders}
+    cases |= {folder.name: WorkDir(folder).results() or {} for folder in _cases(output)}
     text = "\n".join(table.intro + "\n\n" + table.markdown() for table in tables(cases))
     with files.aside(output / "transfer.md") as partial:
         partial.write_text(text, encoding="utf-8")
     for table in tables(cases):
         print(f"\n{table.intro}\n{table.plain('  ')}")
     print(f"\ntable: {output / 'transfer.md'}")
+
+
+def _cases(output: pathlib.Path) -> list[pathlib.Path]:
+    """The folders that hold results."""
+    return sorted(path.parent for path in output.glob("*/results.json"))
+
+
+def _check_output(output: pathlib.Path) -> None:
+    """Raises UserError where `output` can't be the folder of cases: it is a file, or results in it are no cases of a transfer."""
+    files.check_folder(output, "--output")
+    for folder in _cases(output):
+        check(
+            "transferred_from" in WorkDir(folder).provenance(),
+            f"--output={output}: '{folder}' holds results of no transfer, expected a folder of cases alone, or a new one",
+        )
 
 
 def tables(cases: Mapping[str, Mapping[str, Any]]) -> list[Table]:
