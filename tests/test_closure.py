@@ -13,6 +13,7 @@ from closure_jax.errors import UserError
 from closure_jax.models.autoencoder import IdentityDecoder, IdentityEncoder
 from closure_jax.models.velocity_field import FourierVelocityField
 from closure_jax.transport import paths
+from closure_jax.transport.score import Score
 
 N = 8
 TRANSPORTS = {
@@ -168,7 +169,35 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
     flow_matching, diffusion = closure(), closure(TRANSPORTS["diffusion"])
     key, noise = jax.random.key(0), flow_matching.noise(KEYS, VORTICITY)
     sample = jax.jit(lambda steps: diffusion(key, VORTICITY, steps))
+    condition, ten = flow_matching.encode(VORTICITY), jnp.arange(10)
+    generator = flow_matching.replace(transport=Score())
     cases = {
+        "steps=[0 1 2": lambda: flow_matching(key, VORTICITY, ten),
+        "steps=JitTracer(int32[10]): expected a single whole number": lambda: sample(ten),
+        "steps=JitTracer(int32[10])": lambda: jax.jit(lambda steps: generator(key, VORTICITY, steps))(ten),
+        "steps=True: expected a single whole number": lambda: flow_matching(key, VORTICITY, True),
+        f"steps={10**30}: expected at most 2,000,000,000": lambda: flow_matching(key, VORTICITY, 10**30),
+        "vorticity of type list: expected an array": lambda: flow_matching(key, [[1.0, 2.0], [3.0]]),
+        "vorticity of type NoneType: expected an array": lambda: flow_matching.noise(KEYS, None),
+        "vorticity of shape (8, 8): expected (batch": lambda: jax.vmap(flow_matching.mean)(VORTICITY),
+        "vorticity of shape (8, 8): expected (ba": lambda: jax.grad(lambda w: flow_matching.mean(w).sum())(
+            VORTICITY[0]
+        ),
+        "vorticity of type int32: expected real": lambda: jax.jit(flow_matching.mean)(jnp.ones((2, N, N), jnp.int32)),
+        "field='nosuch': expected 'vorticity' or": lambda: flow_matching.reconstruct("nosuch", VORTICITY),
+        "latent of shape (5, 4, 4, 1): expected (batch, 8, 8, 1)": lambda: flow_matching.decode(
+            jnp.zeros((5, 4, 4, 1))
+        ),
+        "latent of type int32: expected real": lambda: jax.jit(flow_matching.decode)(jnp.ones((5, N, N, 1), jnp.int32)),
+        "condition of shape (5, 8, 8): expected": lambda: flow_matching.sample_latent(noise, condition[..., 0]),
+        "condition of type NoneType": lambda: flow_matching.trajectory(noise, None),
+        "condition of shape (8, 8, 1)": lambda: flow_matching.latent_noise(KEYS, condition[0]),
+        "noise PyTreeDef(None): expected": lambda: flow_matching.draw(None, VORTICITY),
+        "noise of type complex64: expected real": lambda: flow_matching.draw(
+            jax.tree.map(jnp.fft.fft, noise), VORTICITY
+        ),
+        "noise of type str: expected an array": lambda: flow_matching.draw({"source": "numbers"}, VORTICITY),
+        "key of type uint32 and shape (3,)": lambda: flow_matching(jnp.zeros(3, jnp.uint32), VORTICITY),
         "vorticity of shape (8, 8): expected (batch, 8, 8)": lambda: flow_matching(key, VORTICITY[0]),
         "vorticity of shape (5, 8, 4)": lambda: flow_matching(key, VORTICITY[:, :, :4]),
         "vorticity of shape (5, 16, 16)": lambda: jax.jit(lambda w: flow_matching(key, w))(jnp.zeros((5, 16, 16))),
@@ -177,7 +206,7 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
         "closure of shape (8, 8)": lambda: flow_matching.reconstruct("closure", VORTICITY[0]),
         "steps=0: expected at least 1": lambda: flow_matching(key, VORTICITY, 0),
         "steps=-1: expected at least 1": lambda: flow_matching.draw(noise, VORTICITY, -1),
-        "steps=2.5: expected a whole number": lambda: flow_matching(key, VORTICITY, 2.5),
+        "steps=2.5: expected a single whole number": lambda: flow_matching(key, VORTICITY, 2.5),
         "steps=5: the noise suffices for 3": lambda: diffusion.draw(diffusion.noise(KEYS, VORTICITY), VORTICITY, 5),
         "steps=": lambda: sample(2),
         "2 keys for 5 fields": lambda: flow_matching.sample(KEYS[:2], VORTICITY),
@@ -207,6 +236,19 @@ def test_wrong_calls_are_refused_in_one_line_also_under_jit(unchecked):
     assert flow_matching.sample(jax.random.split(old, 5), VORTICITY).shape == VORTICITY.shape
 
 
+def test_traced_steps_that_are_wrong_are_told_where_it_is_asked_for():
+    def error_of(model, steps):
+        latent = model.encode(VORTICITY)
+        noise = model.latent_noise(KEYS, latent)
+        call = checkify.checkify(lambda s: model.transport.sample(lambda x, *_: x, noise, latent, model._number(s)))
+        return jax.jit(call)(steps)[0].get()
+
+    generator = closure(Score())
+    assert error_of(closure(), -1).startswith("steps=-1: expected at least 1 sampler step")
+    assert error_of(generator, 2).startswith("steps=2: a generator makes its sample in one call, expected 1")
+    assert error_of(closure(), 1) is None and error_of(generator, 1) is None
+
+
 @pytest.mark.slow
 def test_fields_that_are_not_finite_are_told_where_it_is_asked_for():
     model, spoilt = closure(), VORTICITY.at[3, 1, 2].set(jnp.nan)
@@ -229,6 +271,8 @@ def test_fields_that_are_not_finite_are_told_where_it_is_asked_for():
         checked = jax.jit(checkify.checkify(call))
         assert checked(VORTICITY)[0].get() is None, name
         assert checked(spoilt)[0].get().startswith("vorticity is not finite: expected finite numbers"), name
+    noise = {"source": model.noise(KEYS, VORTICITY)["source"].at[3, 1, 2].set(jnp.inf)}
+    assert checkify.checkify(model.draw)(noise, VORTICITY)[0].get().startswith("noise is not finite")
     endless = model.replace(scalings=model.scalings | {"closure": Scaling(jnp.float32(0), jnp.float32(jnp.inf))})
     error, _ = checkify.checkify(lambda fields: endless(jax.random.key(0), fields))(VORTICITY)
     assert error.get().startswith("the closure became not finite")

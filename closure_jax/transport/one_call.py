@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 from jaxtyping import Array, Float
 
 from closure_jax.errors import check
@@ -28,6 +29,9 @@ class OneCall:
         return self
 
     def check_steps(self, steps: Steps) -> None:
-        """Raises UserError where a number of steps is known and not 1."""
-        if not isinstance(steps, jax.Array):
+        """Raises UserError where a number of steps is known and not 1; of a traced one `checkify` tells, where it is asked."""
+        if isinstance(steps, jax.Array):
+            message = "steps={steps}: a generator makes its sample in one call, expected 1"
+            checkify.debug_check(jnp.all(steps == 1), message, steps=steps)
+        else:
             check(steps == 1, f"steps={steps}: a generator makes its sample in one call, expected 1")
