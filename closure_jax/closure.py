@@ -203,9 +203,10 @@ class StochasticClosure:
         self, noise: Noise, condition: Float[Array, "batch r r c"], steps: Steps | None
     ) -> Float[Array, "batch r r c"]:
         """As `sample_latent`, of a condition that `encode` gave."""
+        number = self._number(steps)
         check_noise(self.transport, noise, condition.shape)
         field = bind(self.network, self.params["network"], condition)
-        return self.transport.sample(field, noise, condition, self._number(steps))
+        return self.transport.sample(field, noise, condition, number)
 
     def _decoded(self, latent: Float[Array, "batch r r c"]) -> Float[Array, "batch n n"]:
         """As `decode`, of a latent that the transport made."""

@@ -1,6 +1,7 @@
 """The one exception that a user's mistake raises, and the checks that raise it."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ def check(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that is known, and no truth value."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral)
+
+
 def one_of(piece: Any, field: str, choices: Sequence[str]) -> None:
     """Raises UserError where a field of the piece is none of the choices."""
     value = getattr(piece, field)
@@ -32,7 +38,7 @@ def finite(piece: Any, *fields: str) -> None:
     """Raises UserError where one of the piece's fields is not a finite number."""
     for field in fields:
         value = getattr(piece, field)
-        check(math.isfinite(value), f"{field}={value}: expected a finite number")
+        check(isinstance(value, numbers.Real) and math.isfinite(value), f"{field}={value}: expected a finite number")
 
 
 def positive(piece: Any, *fields: str, most: float = math.inf) -> None:

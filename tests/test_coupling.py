@@ -12,7 +12,7 @@ from closure_jax import random
 from closure_jax.coupling import AR1, COUPLINGS, EnsembleMean, Extrapolated, Fresh, Held, Scaled, base, ensemble
 from closure_jax.coupling.advance import Coupled
 from closure_jax.coupling.draw import NoClosure, is_random
-from closure_jax.errors import UserError
+from closure_jax.errors import UserError, check
 from closure_jax.physics import flow as flow_lib
 from closure_jax.physics import noise as noise_lib
 from closure_jax.physics import spectral, stepper
@@ -204,19 +204,57 @@ def test_a_linear_closure_gives_modes_of_the_stationary_variance():
         assert np.abs(np.mean(power / expected) - 1) < 5 * np.sqrt(2 / (count * N * (N // 2 + 1)))
 
 
-def test_impossible_rules_are_refused():
+def test_impossible_rules_are_refused(unchecked):
     cases = [(Held, {"period": 0}), (Held, {"period": -3}), (Held, {"white_noise": -1.0})]
     cases += [(Fresh, {"white_noise": float("nan")}), (Held, {"white_noise": float("inf")})]
+    cases += [(rule, {"period": value}) for rule in (Held, AR1, Scaled) for value in (2.5, "a", True, None)]
+    cases += [(Held, {"white_noise": "a"}), (AR1, {"correlation_steps": "a"})]
     for rule, fields in cases:
         ((name, value),) = fields.items()
         with pytest.raises(UserError, match=f"^{name}={value}: expected "):
             rule(**fields)
     assert {name: COUPLINGS[name]().period for name in ("held", "fresh")} == {"held": 5, "fresh": 1}
-    dynamics = coupled(NoClosure(), Held(5))
-    with pytest.raises(ValueError, match="steps = 12 is not a multiple of period = 5"):
-        run(dynamics, *members(), 0, 12)
     with pytest.raises(UserError, match="^period=7: expected a divisor of the steps in one time unit, 1 / dt = 500"):
         ensemble.rollout(coupled(NoClosure(), Held(7)), np.zeros((1, 1, N, N)), jax.random.key(0), 1, "refused")
+
+
+def test_wrong_calls_of_the_coupled_solver_are_refused_in_one_line_also_under_jit(unchecked):
+    keys, w = members()
+    closed = coupled(EXACT, Held(5))
+    state, begin = closed.begin(keys, w), jax.jit(closed.begin)
+    old = jax.random.split(jax.random.PRNGKey(0), (STATES, MEMBERS))
+
+    class OfOneGrid(ExactLaw):
+        def noise(self, keys, vorticity):
+            check(vorticity.shape[1:] == (N, N), "another grid")
+            return super().noise(keys, vorticity)
+
+    cases = {
+        "draw=NoneType: expected a closure": lambda: coupled(None, Held(5)),
+        "draw=NoClosure: expected a closure": lambda: coupled(NoClosure, Held(5)),
+        "coupling=str: expected a rule": lambda: coupled(EXACT, "held"),
+        "coupling=Held: expected a rule": lambda: coupled(EXACT, Held),
+        "step=None: expected step(": lambda: Coupled(None, DT, EXACT, Held(5)),
+        "vorticity of shape (3, 16, 16): expected (state, member, n, n)": lambda: begin(keys, w[0]),
+        "vorticity of shape (2, 3, 16, 8): expected (state, member": lambda: closed.begin(keys, w[..., :8]),
+        "vorticity of shape (2, 3, 8, 8): expected fields of the solver's grid": lambda: begin(keys, w[..., :8, :8]),
+        "another grid": lambda: coupled(OfOneGrid(GRID, NOISE), Held(5)).begin(keys, w[..., :8, :8]),
+        "vorticity of type int": lambda: begin(keys, w.astype(int)),
+        "vorticity of type list": lambda: closed.begin(keys, [w]),
+        "keys of shape (6,): expected one for each member, (2, 3)": lambda: begin(keys.reshape(-1), w),
+        "keys of shape (2,): expected": lambda: closed.advance(keys[:, 0], state, 0, 5),
+        "keys of type uint32: expected those of jax.random.key": lambda: begin(old, w),
+        "key of type int: expected a random key": lambda: closed.begin(0, w),
+        "steps=12: expected a static number of solver steps that is a multiple of the period, 5": lambda: (
+            closed.advance(keys, state, 0, 12)
+        ),
+        "steps=-5: expected a static number": lambda: closed.advance(keys, state, 0, -5),
+        "steps=JitTracer": lambda: jax.jit(closed.advance)(keys, state, 0, 5),
+    }
+    for message, call in cases.items():
+        with pytest.raises(UserError) as refused:
+            call()
+        assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ from jaxtyping import Array, Complex, Float, Key
 
 from closure_jax.coupling.base import Between, Carry, Coupling, StepNumber
 from closure_jax.coupling.draw import Draw
+from closure_jax.errors import check, is_whole
 from closure_jax.physics import spectral
 from closure_jax.physics.stepper import repeated
+from closure_jax.transport.arguments import check_keys, check_real
 
 State = TypeVar("State")
 Step: TypeAlias = Callable[[Array, Array], Array]
@@ -80,10 +82,12 @@ def by_period(
       period: steps of one call.
       remat: recompute inside the backward pass, so that a long run can be differentiated in bounded memory.
     Raises:
-      ValueError: `steps` is no multiple of `period`.
+      UserError: `steps` is no multiple of `period`, or not known.
     """
-    if steps % period:
-        raise ValueError(f"steps = {steps} is not a multiple of period = {period}")
+    check(
+        is_whole(steps) and steps >= 0 and steps % period == 0,
+        f"steps={steps}: expected a static number of solver steps that is a multiple of the period, {period}",
+    )
     one = jax.checkpoint(body) if remat else body
     return jax.lax.scan(
         lambda carry, index: (one(carry, start + period * index), None), state, jnp.arange(steps // period)
@@ -126,6 +130,11 @@ class Coupled:
     remat: bool = False
     instantaneous: bool = False
 
+    def __post_init__(self) -> None:
+        _check_piece("draw", self.draw, Draw, "a closure, such as cj.load gives")
+        _check_piece("coupling", self.coupling, Coupling, "a rule, such as cj.COUPLINGS['held'](period=5)")
+        check(callable(self.step), f"step={self.step}: expected step(vorticity_hat, closure_hat) -> vorticity_hat")
+
     @property
     def period(self) -> int:
         """Of the rule."""
@@ -137,15 +146,32 @@ class Coupled:
         return self.coupling.crosses_members
 
     def begin(self, keys: Key[Array, "state member"], vorticity: Float[Array, "state member n n"]) -> CoupledState:
-        """See `Dynamics`."""
+        """See `Dynamics`.
+
+        Raises:
+          UserError: arguments of other shapes or types; fields that are not of the draw's grid, or of the solver's; not finite
+            ones where `checkify` asks.
+        """
+        shape = check_real("vorticity", vorticity)
+        check(
+            len(shape) == 4 and shape[2] == shape[3],
+            f"vorticity of shape {shape}: expected (state, member, n, n); an ensemble of one state is vorticity[None]",
+        )
+        _check_members(keys, shape[:2])
+        jax.eval_shape(self.draw.noise, keys.reshape(-1), vorticity.reshape(-1, *shape[2:]))
+        self._check_step(vorticity)
         nothing = (jnp.zeros_like(vorticity), jnp.zeros_like(vorticity[..., 0, 0])) if self.instantaneous else ()
         return CoupledState(spectral.to_fourier(vorticity), self.coupling.begin(self.draw, keys, vorticity), nothing)
 
     def advance(
         self, keys: Key[Array, "state member"], state: CoupledState, start: StepNumber, steps: int
     ) -> CoupledState:
-        """See `Dynamics`."""
+        """See `Dynamics`.
 
+        Raises:
+          UserError: `steps` is no multiple of the period, or the keys are not those of the members.
+        """
+        _check_members(keys, state.vorticity_hat.shape[:2])
         between: Between | None = getattr(self.coupling, "between", lambda: None)()
 
         def held(vorticity_hat: Array, closure: Array, number: StepNumber) -> Array:
@@ -177,3 +203,38 @@ class Coupled:
     def vorticity(self, state: CoupledState) -> Float[Array, "state member n n"]:
         """See `Dynamics`."""
         return spectral.to_physical(state.vorticity_hat)
+
+    def _check_step(self, vorticity: Float[Array, "state member n n"]) -> None:
+        fields_hat = jax.eval_shape(spectral.to_fourier, vorticity)
+        problem = ""
+        try:
+            after = jax.eval_shape(self.step, fields_hat, fields_hat)
+        except (TypeError, ValueError) as error:  # of shapes that don't go together
+            problem = str(error)
+        else:
+            if after.shape != fields_hat.shape:
+                problem = f"from shape {fields_hat.shape} to {after.shape}"
+        check(
+            not problem,
+            f"vorticity of shape {vorticity.shape}: expected fields of the solver's grid, which its step takes and gives back;"
+            f" it ends with: {' '.join(problem.split())}",
+        )
+
+
+def _check_piece(field: str, value: Any, kind: type, expected: str) -> None:
+    """Raises UserError where a value is no object of a protocol, or the class of one."""
+    found = value.__name__ if isinstance(value, type) else type(value).__name__
+    check(isinstance(value, kind) and not isinstance(value, type), f"{field}={found}: expected {expected}")
+
+
+def _check_members(keys: Key[Array, "state member"], members: tuple[int, ...]) -> None:
+    """Raises UserError where these are not the keys of an ensemble (state, member)."""
+    found = check_keys(keys)
+    check(
+        jnp.issubdtype(keys.dtype, jax.dtypes.prng_key),
+        f"keys of type {keys.dtype}: expected those of jax.random.key; jax.random.wrap_key_data(keys) makes them of old ones",
+    )
+    check(
+        found == members,
+        f"keys of shape {found}: expected one for each member, {members}, such as jax.random.split(key, {members})",
+    )

@@ -16,7 +16,7 @@ from closure_jax import random
 from closure_jax.coupling.base import Between, Carry, StepNumber, Windows, draw_closure, draw_noise, keys_of_step
 from closure_jax.coupling.draw import Draw
 from closure_jax.coupling.scaling import check_has_mean, check_mean_by, scaled_closure
-from closure_jax.errors import check
+from closure_jax.errors import check, is_whole, not_negative
 
 _PIXEL_NOISE = 7  # folded into the key of a draw for its white noise
 
@@ -81,7 +81,7 @@ class Held(_Drawn):
 
     def __post_init__(self) -> None:
         check_period(self.period)
-        _check_white_noise(self.white_noise)
+        not_negative(self, "white_noise")
 
     def between(self) -> Between | None:
         """See `Coupling`: the white noise, if there is any."""
@@ -115,7 +115,7 @@ class Fresh(_Drawn):
     white_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_white_noise(self.white_noise)
+        not_negative(self, "white_noise")
 
     @property
     def period(self) -> int:
@@ -220,11 +220,7 @@ class Extrapolated(Scaled):
 
 def check_period(period: int) -> None:
     """Raises UserError where no solver can hold a closure so long."""
-    check(period > 0, f"period={period}: expected a whole number of solver steps above 0")
-
-
-def _check_white_noise(deviation: float) -> None:
-    check(0 <= deviation < float("inf"), f"white_noise={deviation}: expected a number that is not negative")
+    check(is_whole(period) and period > 0, f"period={period}: expected a whole number of solver steps above 0")
 
 
 def _with_white_noise(
