@@ -258,6 +258,12 @@ def test_the_trained_closures_that_ship_sample_near_the_exact_law():
 
 def test_an_unknown_trained_closure_is_refused():
     assert "no trained closure 'nothing'" in refused(pretrained.shipped, "nothing")
+    for wrong in (5, None, b"fm_ga", ["fm_ga"], np.zeros((40, 40))):
+        message = refused(pretrained.load, wrong)
+        assert message.startswith("where=") and "expected, as text or a path" in message and "\n" not in message
+    for long in ("x" * 5000, Path("x" * 5000), "two\nlines", "x/\0"):
+        message = refused(pretrained.load, long)
+        assert "is no closure that ships with the package" in message and len(message) < 500 and "\n" not in message
     message = refused(pretrained.load, "nothing")
     assert "'nothing'" in message and "fm_ga" in message and "the work directory of a run" in message
 

@@ -5,6 +5,7 @@ Its parameters are kept in half precision, which halves the file and moves a sam
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -38,9 +39,17 @@ def opened(where: str | pathlib.Path) -> tuple[StochasticClosure, Experiment]:
     Args:
       where: the name of one that ships with the package, such as 'fm_ga', as text; or the work directory of a run that has ended.
     Raises:
-      UserError: there is none, or two, a phase of the run is not trained, or a piece of the run is missing.
+      UserError: no text or path; there is none, or two, a phase of the run is not trained, or a piece of the run is missing.
     """
-    work = WorkDir(where)
+    given: Any = where  # whatever it is
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str):
+        shown = " ".join(repr(given).split())[:80]
+        raise UserError(
+            f"where={shown}: expected, as text or a path, the name of a closure that ships with the package"
+            f" ({', '.join(names())}), or the work directory of a run"
+        )
+    work = WorkDir(text)
     if isinstance(where, str) and where in names():
         if (work.path / "config.json").is_file():
             raise UserError(
@@ -49,9 +58,11 @@ def opened(where: str | pathlib.Path) -> tuple[StochasticClosure, Experiment]:
             )
         model, experiment, _ = shipped(where)
         return model, experiment
-    if not work.path.is_dir():
+    if not os.path.isdir(
+        text or "."
+    ):  # a pathlib.Path raises where a name is too long, or a folder can't be looked into
         raise UserError(
-            f"'{where}' is no closure that ships with the package ({', '.join(names())}) and no folder: expected one of"
+            f"{text[:200]!r} is no closure that ships with the package ({', '.join(names())}) and no folder: expected one of"
             " those names, or the work directory of a run"
         )
     experiment = config_lib.build(work.config())
