@@ -400,6 +400,10 @@ def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(caps
         ([TINY, "--workdir=old", "--fork=old"], "--fork=old: expected another run"),
         ([*given, "--workdir=new", "--fork=other"], "holds a run that did not begin so"),
         ([TINY, "--workdir=new", "--fork=old", "--mode=evaluate"], "--fork=old: expected no --mode=evaluate"),
+        (
+            [*given, "--config.transport.steps=30", "--workdir=few", "--fork=old"],
+            "'old' has done 60 steps, asked for 30",
+        ),
     ):
         assert said in refused(capsys, *options)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import built
+from helpers import built, refusal
 
 from closure_jax.commands import rehearse
 from closure_jax.config import Trained
@@ -116,6 +116,14 @@ def test_a_finished_phase_is_not_trained_again(tmp_path, capsys):
     again = loop.run(quadratic_phase(4, batch_at=refuse), initial_state(), work, log_every=2, checkpoint_every=4)
     np.testing.assert_array_equal(again.ema["w"], first.ema["w"])
     assert "already trained" in capsys.readouterr().out
+
+
+def test_a_phase_with_more_steps_than_are_asked_for_is_refused(tmp_path):
+    work = WorkDir(tmp_path)
+    loop.run(quadratic_phase(4), initial_state(), work, log_every=2, checkpoint_every=4)
+    for fewer in (1, 3):
+        said = refusal(loop.run, quadratic_phase(fewer), initial_state(), work, 1, 1)
+        assert f"has done 4 steps, asked for {fewer}:" in said and "another --workdir" in said
 
 
 def test_a_finished_phase_is_not_prepared_again(tmp_path, capsys):

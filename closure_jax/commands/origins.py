@@ -174,8 +174,9 @@ def _load(experiment: Experiment, file: pathlib.Path) -> dataset_lib.Dataset:
 # --- another closure, another run --------------------------------------------------------------------------------------
 
 
-def check_fork(options: argparse.Namespace, work: WorkDir) -> None:
-    """Raises UserError where --fork names no run, or the work directory holds one that began otherwise."""
+def check_fork(options: argparse.Namespace, work: WorkDir, experiment: Experiment) -> None:
+    """Raises UserError where --fork names no run, or one whose phases the experiment can't go on from, or the work directory
+    holds a run that began otherwise."""
     if options.mode == "evaluate":
         raise UserError(f"--fork={options.fork}: expected no --mode=evaluate beside it, which trains nothing")
     source = WorkDir(options.fork)
@@ -190,8 +191,10 @@ def check_fork(options: argparse.Namespace, work: WorkDir) -> None:
             f"--fork={options.fork}: work directory '{work.path}' holds a run that did not begin so: give another --workdir"
         )
     if not began or FORKING in stored:
+        from closure_jax.training import programs
+
         with source.still():  # told before anything is made
-            pass
+            programs.check_phases(experiment, source)
 
 
 def begun(stored: dict[str, Any], fork: str | None, work: WorkDir) -> dict[str, Any]:

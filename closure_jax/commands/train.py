@@ -87,7 +87,7 @@ def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Expe
         origins.check_windows(experiment)
     work.check(config, getattr(experiment.program, "trained_through", ()))
     if options.fork is not None:
-        origins.check_fork(options, work)
+        origins.check_fork(options, work, experiment)
     return experiment, work
 
 

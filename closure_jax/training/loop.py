@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from closure_jax import interrupts
-from closure_jax.errors import UserError
+from closure_jax.errors import UserError, check
 from closure_jax.parallel import devices, processes, progress
 from closure_jax.training.state import TrainState
 
@@ -56,7 +56,7 @@ def run(phase: Loop, state: TrainState, work: "WorkDir", log_every: int, checkpo
       checkpoint_every: steps between checkpoints, a multiple of `log_every`.
 
     Raises:
-      UserError: the loss is not finite; names the step, and the last good checkpoint stays.
+      UserError: the loss is not finite; names the step, and the last good checkpoint stays. Or more steps were done than asked.
       Stopped: some process was asked to end; there is a checkpoint at the line of metrics.jsonl that came next.
     """
     trained = finished(phase.name, phase.steps, state, work)
@@ -66,7 +66,7 @@ def run(phase: Loop, state: TrainState, work: "WorkDir", log_every: int, checkpo
     try:
         done = processes.on_main(checkpoints.latest)
         if done is not None:
-            state = TrainState(**checkpoints.restore(state.as_dict()))
+            state = _restored(phase.name, phase.steps, state, work, checkpoints)
             done = int(state.step)
             print(f"{phase.name}: continues at step {done} of {phase.steps}")
         else:
@@ -79,18 +79,38 @@ def run(phase: Loop, state: TrainState, work: "WorkDir", log_every: int, checkpo
 
 
 def finished(name: str, steps: int, state: TrainState, work: "WorkDir") -> TrainState | None:
-    """The last state of a phase that has done all its steps, else None; `state` is the template of its checkpoints."""
+    """The last state of a phase that has done all its steps, else None; `state` is the template of its checkpoints.
+
+    Raises:
+      UserError: it has done more.
+    """
     checkpoints = work.checkpoints(name)
     try:
         done = processes.on_main(checkpoints.latest)
         if done is None or done < steps:
             return None
-        state = TrainState(**checkpoints.restore(state.as_dict()))
+        check_steps(name, steps, done, work)
+        state = _restored(name, steps, state, work, checkpoints)
     finally:
         checkpoints.close()
     if int(state.step) < steps:  # the last checkpoint was damaged
         return None
     print(f"{name}: already trained, {int(state.step)} steps")
+    return state
+
+
+def check_steps(name: str, steps: int, done: int, work: "WorkDir") -> None:
+    """Raises UserError where a run has trained a phase for more steps than are asked for: what it holds is of another run."""
+    check(
+        done <= steps,
+        f"the phase {name} in '{work.path}' has done {done} steps, asked for {steps}: expected no more than are asked for; ask"
+        f" for {done} or more, or train it anew in another --workdir",
+    )
+
+
+def _restored(name: str, steps: int, state: TrainState, work: "WorkDir", checkpoints: "Checkpoints") -> TrainState:
+    state = TrainState(**checkpoints.restore(state.as_dict()))
+    check_steps(name, steps, int(state.step), work)
     return state
 
 

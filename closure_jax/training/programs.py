@@ -1,7 +1,7 @@
 """Programs: in which phases a closure is trained. A program of one's own is one class; see docs/extend.md."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,16 @@ from closure_jax.closure import StochasticClosure
 from closure_jax.config.experiment import Experiment
 from closure_jax.errors import UserError, check
 from closure_jax.parallel import processes
+from closure_jax.training import loop, shared
 from closure_jax.training import phase as phase_lib
-from closure_jax.training import shared
 from closure_jax.training.joint import Joint
 from closure_jax.training.online import Online
 from closure_jax.training.phase import Params, Phase, Run
 from closure_jax.training.two_phase import TwoPhase
 from closure_jax.workdir import Checkpoints
+
+if TYPE_CHECKING:
+    from closure_jax.workdir import WorkDir
 
 
 class Program(Protocol):
@@ -84,6 +87,13 @@ def _finished(run: Run, phases: list[Phase], checkpoints: Checkpoints) -> Stocha
     for phase in phases:
         print(f"{phase.name}: already trained, {phase.training.settings.steps} steps")
     return run.experiment.assemble(leaves)
+
+
+def check_phases(experiment: Experiment, source: "WorkDir") -> None:
+    """Raises UserError where phases of another run have done more steps than the experiment asks for."""
+    for phase in experiment.program.phases(experiment):
+        done = source.last_step(phase.name)
+        loop.check_steps(phase.name, phase.training.settings.steps, done or 0, source)
 
 
 def _check_order(phases: list[Phase], run: Run) -> None:

@@ -206,13 +206,17 @@ class WorkDir:
         """The checkpoints of a phase."""
         return Checkpoints(self.path / "checkpoints" / phase)
 
-    def has_begun(self, phase: str) -> bool:
-        """Whether there is a checkpoint of the phase."""
+    def last_step(self, phase: str) -> int | None:
+        """The step of the newest checkpoint of the phase; None where there is none."""
         checkpoints = self.checkpoints(phase)
         try:
-            return checkpoints.latest() is not None
+            return checkpoints.latest()
         finally:
             checkpoints.close()
+
+    def has_begun(self, phase: str) -> bool:
+        """Whether there is a checkpoint of the phase."""
+        return self.last_step(phase) is not None
 
     def export_phase(self, phase: str, folder: pathlib.Path, facts: dict[str, Any]) -> None:
         """Copies the newest checkpoint and the records of a finished phase, and `facts` on this run, to the new `folder`."""
