@@ -18,6 +18,7 @@ from helpers import REPOSITORY, configured, refusal
 from closure_jax import config, files, workdir
 from closure_jax.errors import UserError
 from closure_jax.workdir import WorkDir, folder
+from closure_jax.workdir import checkpoints as checkpoints_lib
 
 
 @pytest.fixture
@@ -491,3 +492,47 @@ def test_numbers_that_are_not_those_that_were_saved_are_no_checkpoint(saved, mon
     monkeypatch.setattr(ocp.CheckpointManager, "restore", flipped)
     assert restore(saved, tree())["params"]["decoder"]["scale"] == 40
     assert "its numbers are not those that were saved" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_phase_or_step_is_none(saved):
+    phase = saved.path / "checkpoints" / "transport"
+    (phase / "60").rename(phase / "70")
+    shutil.rmtree(phase / "40")
+    assert "(it is of step 60, expected 70)" in refusal(restore, saved, tree())
+    (phase / "70").rename(phase / "60")
+    restore(saved, tree())
+    phase.rename(phase.with_name("flow"))
+    said = refusal(saved.checkpoints("flow").restore, tree())
+    assert "checkpoint 60 of 'flow'" in said and "(it is of phase 'transport', expected 'flow')" in said
+
+
+def noted(step) -> dict:
+    """What Orbax keeps of a checkpoint, ours among it."""
+    return json.loads((step / "_CHECKPOINT_METADATA").read_text())
+
+
+def test_a_closure_of_another_run_is_none(work, tmp_path):
+    work.write_config(configured("tiny"), {"run": "mine"})
+    for run in (work, WorkDir(tmp_path / "older")):
+        checkpoints = run.checkpoints("closure")
+        checkpoints.save(0, tree())
+        checkpoints.close()
+    folder, others = (run.path / "checkpoints" / "closure" for run in (work, WorkDir(tmp_path / "older")))
+    assert noted(folder / "0")["custom_metadata"]["run"] == "mine"
+    work.checkpoints("closure").restore(tree())
+    work.write_provenance({"run": "other"})
+    assert "(it is of run 'mine', expected 'other')" in refusal(work.checkpoints("closure").restore, tree())
+    shutil.rmtree(folder)
+    shutil.copytree(others, folder)
+    work.checkpoints("closure").restore(tree())  # a run of before runs had names
+
+
+def test_a_checkpoint_whose_identity_was_not_kept_yet_is_read(saved):
+    step = saved.path / "checkpoints" / "transport" / "60"
+    before = noted(step)
+    digest = checkpoints_lib._digest(tree(60.0), {})
+    (step / "_CHECKPOINT_METADATA").write_text(json.dumps(before | {"custom_metadata": {"sha256": digest}}))
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 60
+    del before["custom_metadata"]["phase"]
+    (step / "_CHECKPOINT_METADATA").write_text(json.dumps(before))
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 40  # it was kept, and is gone

@@ -21,8 +21,8 @@ from closure_jax.workdir import WorkDir
 
 ConfigDict = ml_collections.ConfigDict
 
-BEGAN = ("started_from", "forked_from")
-"""Facts of a run's beginning, which stay."""
+BEGAN = ("run", "started_from", "forked_from")
+"""Facts of a run's beginning, which stay; `run` is a random name, by which its closure is known."""
 
 FORKING = "forking"
 """The one fact of a run that is still copying the phases of another."""

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import pathlib
+import secrets
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,8 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
         if fork is not None:
             facts["forked_from"] = str(pathlib.Path(fork))
         facts = {name: before[name] for name in origins.BEGAN if name in before} | facts
-        if processes.on_main(lambda: work.has_begun("closure")):  # trained before: that revision is a fact of the model
+        trained = processes.on_main(lambda: work.has_begun("closure"))
+        if trained:  # before: that revision is a fact of the model
             facts["trained_revision"] = before.get("trained_revision") or before.get("revision", facts["revision"])
         if mode == "evaluate":
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
@@ -134,6 +136,8 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
                 if fork is not None:
                     work.write_config(experiment.config, {origins.FORKING: facts["forked_from"]})
                     processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
+                if not trained:  # else the closure is of a run whose name is gone
+                    facts["run"] = processes.on_main(lambda: secrets.token_hex(8))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
             if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):

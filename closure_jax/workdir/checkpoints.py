@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import json
 import logging
 import pathlib
 import sys
@@ -51,9 +52,9 @@ _CANT_WRITE = {
 """What Orbax and its storage library say where a file can't be written, and what we do."""
 
 
-def _digest(tree: Any) -> str:
-    """SHA-256 of the numbers of a tree, leaf by leaf."""
-    digest = hashlib.sha256()
+def _digest(tree: Any, identity: dict[str, Any]) -> str:
+    """SHA-256 of what a checkpoint says of itself, where it does, and of the numbers of its tree, leaf by leaf."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode() if identity else b"")
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -65,10 +66,14 @@ class Checkpoints:
 
     Trees are whole and on the host, so process 0 alone saves, and each process restores by itself: Orbax is told of no
     other process.
+
+    Args:
+      folder: of the phase, which has its name.
+      of_run: name of the run, kept in its checkpoints; those of another are refused. "": they may be taken over.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self._checkpoints, self._run = folder.absolute(), folder.parent.parent
+    def __init__(self, folder: pathlib.Path, of_run: str = ""):
+        self._checkpoints, self._run, self._of_run = folder.absolute(), folder.parent.parent, of_run
         self._manager: ocp.CheckpointManager | None = None
 
     def _open(self) -> ocp.CheckpointManager:
@@ -118,7 +123,13 @@ class Checkpoints:
         with self._writing(manager):
             for later in [other for other in manager.all_steps() if other >= step]:
                 manager.delete(later)
-            manager.save(step, args=ocp.args.StandardSave(host), custom_metadata={_DIGEST: _digest(host)})
+            identity = self._identity(step)
+            noted = identity | {_DIGEST: _digest(host, identity)}
+            manager.save(step, args=ocp.args.StandardSave(host), custom_metadata=noted)
+
+    def _identity(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return {"phase": self._checkpoints.name, "step": step} | ({"run": self._of_run} if self._of_run else {})
 
     def restore(self, template: Any) -> Any:
         """The newest tree that is whole, as numpy arrays in the structure of `template`, whatever devices saved it.
@@ -153,9 +164,14 @@ class Checkpoints:
         if there != asked:  # looked at before anything is read: a checkpoint of anybody's may say any size
             other, missing = (next(iter(one), None) for one in (there - asked, asked - there))
             raise ValueError(f"an array has shape {other}, expected {missing}")
+        noted = manager.metadata(step).custom_metadata or {}
+        asked_for = self._identity(step)
+        identity = {name: noted[name] for name in ("phase", "step", "run") if name in noted}  # older ones have less
+        for name, value in identity.items():
+            if value != asked_for.get(name, value):
+                raise ValueError(f"it is of {name} {value!r}, expected {asked_for[name]!r}")
         tree = manager.restore(step, args=ocp.args.StandardRestore(like))
-        saved = (manager.metadata(step).custom_metadata or {}).get(_DIGEST)
-        if saved not in (None, _digest(tree)):  # releases before this one left none
+        if noted.get(_DIGEST) not in (None, _digest(tree, identity)):  # releases before this one left none
             raise ValueError("its numbers are not those that were saved")
         return tree
 

@@ -203,8 +203,9 @@ class WorkDir:
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def checkpoints(self, phase: str) -> Checkpoints:
-        """The checkpoints of a phase."""
-        return Checkpoints(self.path / "checkpoints" / phase)
+        """The checkpoints of a phase; those of other runs may be taken over, but for the closure that all phases made."""
+        of_run = self.provenance().get("run", "") if phase == "closure" else ""
+        return Checkpoints(self.path / "checkpoints" / phase, of_run)
 
     def last_step(self, phase: str) -> int | None:
         """The step of the newest checkpoint of the phase; None where there is none."""
