@@ -527,6 +527,27 @@ def test_a_closure_of_another_run_is_none(work, tmp_path):
     work.checkpoints("closure").restore(tree())  # a run of before runs had names
 
 
+def test_a_checkpoint_of_which_nothing_true_is_noted_gives_way_to_the_one_before(saved, capsys):
+    step = saved.path / "checkpoints" / "transport" / "60"
+    whole = noted(step)
+    listed = json.dumps(whole | {"custom_metadata": [1]})
+    del whole["custom_metadata"]["sha256"]
+    of_step = ["{}", "[]", None, listed, json.dumps(whole)]
+    for name, spoilt in (("_CHECKPOINT_METADATA", of_step), ("default/_METADATA", ["null", None])):
+        right = (step / name).read_text()
+        for content in spoilt:
+            (step / name).unlink() if content is None else (step / name).write_text(content)
+            assert restore(saved, tree())["params"]["decoder"]["scale"] == 40, (name, content)
+            assert "checkpoint 60 of 'transport'" in capsys.readouterr().out
+            assert saved.checkpoints("transport").require() == 60
+        (step / name).write_text(right)
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 60
+    whole["custom_metadata"] = {}
+    (step / "_CHECKPOINT_METADATA").write_text(json.dumps(whole))
+    assert restore(saved, tree())["params"]["decoder"]["scale"] == 60
+    assert "has no digest, which release 0.1 left out: it is not checked" in capsys.readouterr().out
+
+
 def test_a_checkpoint_whose_identity_was_not_kept_yet_is_read(saved):
     step = saved.path / "checkpoints" / "transport" / "60"
     before = noted(step)

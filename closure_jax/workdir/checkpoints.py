@@ -87,6 +87,7 @@ class Checkpoints:
                 max_to_keep=2,
                 create=jax.process_count() == 1,
                 enable_async_checkpointing=True,
+                lightweight_initialize=True,  # what is noted of a step is read with it, so that a damaged one is in nobody's way
                 read_only=not processes.is_main(),
                 multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions(),
             )
@@ -146,7 +147,9 @@ class Checkpoints:
         for step in sorted(self._open().all_steps(), reverse=True):
             try:
                 tree = self._read(step, like)
-            except (ValueError, KeyError, OSError) as error:
+            except (
+                Exception
+            ) as error:  # whatever Orbax and its storage library make of files that are not what they wrote
                 damaged[step] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 continue
             for other, reason in damaged.items():
@@ -159,19 +162,26 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> Any:
         manager = self._open()
-        there = collections.Counter(leaf.shape for leaf in jax.tree.leaves(manager.item_metadata(step).tree))
+        of_step = manager.metadata(step)
+        arrays = getattr(of_step.item_metadata, "tree", None)
+        if of_step.commit_timestamp_nsecs is None or not arrays:
+            raise ValueError("what was noted of it is gone")
+        there = collections.Counter(leaf.shape for leaf in jax.tree.leaves(arrays))
         asked = collections.Counter(np.shape(leaf) for leaf in jax.tree.leaves(like))
         if there != asked:  # looked at before anything is read: a checkpoint of anybody's may say any size
             other, missing = (next(iter(one), None) for one in (there - asked, asked - there))
             raise ValueError(f"an array has shape {other}, expected {missing}")
-        noted = manager.metadata(step).custom_metadata or {}
+        noted = of_step.custom_metadata or {}
         asked_for = self._identity(step)
         identity = {name: noted[name] for name in ("phase", "step", "run") if name in noted}  # older ones have less
         for name, value in identity.items():
             if value != asked_for.get(name, value):
                 raise ValueError(f"it is of {name} {value!r}, expected {asked_for[name]!r}")
         tree = manager.restore(step, args=ocp.args.StandardRestore(like))
-        if noted.get(_DIGEST) not in (None, _digest(tree, identity)):  # releases before this one left none
+        if not identity and _DIGEST not in noted:
+            found = f"checkpoint {step} of '{self._checkpoints.name}' in '{self._run}'"
+            print(f"{found} has no digest, which release 0.1 left out: it is not checked")
+        elif noted.get(_DIGEST) != _digest(tree, identity):
             raise ValueError("its numbers are not those that were saved")
         return tree
 
