@@ -314,6 +314,17 @@ def test_a_fork_that_was_stopped_while_it_copied_begins_again(capsys, folder, mo
     assert "metrics.jsonl" in refused(capsys, *given[:-2], "--workdir=other", "--fork=old")
 
 
+def test_a_folder_with_provenance_alone_gets_its_configuration_before_training(capsys, folder, monkeypatch):
+    given = [TINY, f"--config.data.path={authors_file(folder / 'fields.h5')}", "--workdir=w"]
+    monkeypatch.setattr(programs, "train", lambda run: (_ for _ in ()).throw(UserError("trained")))
+    assert main.main(given) == 2 and "trained" in capsys.readouterr().err
+    work = workdir.WorkDir("w")
+    before = work.provenance()
+    (work.path / "config.json").unlink()
+    assert main.main(given) == 2 and "trained" in capsys.readouterr().err
+    assert work.config().seed == 0 and work.provenance()["run"] == before["run"]
+
+
 def test_a_run_that_is_called_as_a_closure_that_ships_is_not_taken_for_it(folder):
     pretrained.opened("cs_ga")
     finished(folder / "cs_ga")

@@ -132,12 +132,12 @@ def run(experiment: Experiment, work: WorkDir, mode: str, fork: str | None = Non
         if mode == "evaluate":
             model = pretrained.load(work.path).replace(steps=experiment.sampler.steps)
         else:
-            if not before:
+            if not before or not processes.on_main((work.path / "config.json").is_file):
                 if fork is not None:
                     work.write_config(experiment.config, {origins.FORKING: facts["forked_from"]})
                     processes.on_main(lambda: origins.fork(work, WorkDir(fork), experiment))
                 if not trained:  # else the closure is of a run whose name is gone
-                    facts["run"] = processes.on_main(lambda: secrets.token_hex(8))
+                    facts.setdefault("run", processes.on_main(lambda: secrets.token_hex(8)))
                 work.write_config(experiment.config, facts)
             model = programs.train(phase.Run(experiment, dataset, work, origins.data_folder()))
             if not processes.on_main(lambda: evaluate.is_stale(experiment, work)):
