@@ -406,7 +406,11 @@ def test_a_fork_takes_the_phases_of_another_run_and_says_in_what_it_differs(caps
     assert workdir.WorkDir(folder / "new").records("transport") == [{"phase": "transport", "step": 5, "loss": 1.0}]
     assert workdir.WorkDir(folder / "new").provenance()["forked_from"] == "old"
     finished(folder / "other")
+    sized = workdir.WorkDir(folder / "other").checkpoints("transport")
+    sized.save(60, {"bias": np.zeros(3, np.float32)})
+    sized.close()
     for options, said in (
+        ([*given, "--workdir=sized", "--fork=other"], "is of other sizes (an array has shape (3,), expected"),
         ([*given, "--workdir=new", "--fork=nowhere"], "'nowhere' has no config.json"),
         ([TINY, "--workdir=old", "--fork=old"], "--fork=old: expected another run"),
         ([*given, "--workdir=new", "--fork=other"], "holds a run that did not begin so"),

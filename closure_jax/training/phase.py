@@ -155,6 +155,12 @@ def train(phase: Phase, run: Run, earlier: Mapping[str, Params]) -> Params:
     return loop.run(looped, state, run.work, log.log_every, log.checkpoint_every).ema
 
 
+def state_shapes(phase: Phase, params: Params) -> dict[str, Any]:
+    """Shapes of what checkpoints of a phase hold; `params` are those of its parameters."""
+    adam = optimiser(phase.training.settings, phase.training.schedule)
+    return jax.eval_shape(lambda params: TrainState.create(params, adam).as_dict(), params)
+
+
 def plateau_factor(state: TrainState) -> float:
     """What a plateau has made of the rate, 1 under another schedule; of a state that all devices hold."""
     plateau = optax.contrib.ReduceLROnPlateauState

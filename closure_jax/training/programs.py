@@ -90,10 +90,23 @@ def _finished(run: Run, phases: list[Phase], checkpoints: Checkpoints) -> Stocha
 
 
 def check_phases(experiment: Experiment, source: "WorkDir") -> None:
-    """Raises UserError where phases of another run have done more steps than the experiment asks for."""
+    """Raises UserError where phases of another run have more steps than the experiment asks for, or arrays of other shapes."""
+    made: dict[str, Params] = {}  # their shapes
     for phase in experiment.program.phases(experiment):
-        done = source.last_step(phase.name)
-        loop.check_steps(phase.name, phase.training.settings.steps, done or 0, source)
+        made[phase.name] = jax.eval_shape(lambda phase=phase: phase.start(jax.random.key(0), made))
+        if not jax.tree.leaves(made[phase.name]):  # nothing is trained
+            continue
+        checkpoints = source.checkpoints(phase.name)
+        try:
+            loop.check_steps(phase.name, phase.training.settings.steps, checkpoints.latest() or 0, source)
+            misfit = checkpoints.misfit(phase_lib.state_shapes(phase, made[phase.name]))
+        finally:
+            checkpoints.close()
+        check(
+            not misfit,
+            f"the phase {phase.name} in '{source.path}' is of other sizes ({misfit}): expected those of this configuration;"
+            " set them as they are there, or train it anew without --fork",
+        )
 
 
 def _check_order(phases: list[Phase], run: Run) -> None:

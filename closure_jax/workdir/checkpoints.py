@@ -61,6 +61,13 @@ def _digest(tree: Any, identity: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def _misfit(there: Any, asked: Any) -> str:
+    """In what the shapes of a tree's arrays are not those that are asked for; empty where they are."""
+    have, want = (collections.Counter(np.shape(leaf) for leaf in jax.tree.leaves(tree)) for tree in (there, asked))
+    other, missing = (next(iter(one), None) for one in (have - want, want - have))
+    return "" if have == want else f"an array has shape {other}, expected {missing}"
+
+
 class Checkpoints:
     """Orbax checkpoints of one phase, saved in the background; the newest two are kept.
 
@@ -111,6 +118,17 @@ class Checkpoints:
                 f"'{self._checkpoints.name}' has no checkpoint in '{self._run}': expected a run that has ended; train it"
             )
         return step
+
+    def misfit(self, template: Any) -> str:
+        """In what the newest tree's shapes are not those of `template`, of arrays or `jax.ShapeDtypeStruct`s; nothing is read.
+
+        Empty where they are, where there is no tree, and where it doesn't say.
+        """
+        newest = self.latest()
+        with contextlib.suppress(Exception):  # of a damaged one `restore` says what became of it
+            arrays = None if newest is None else self._open().metadata(newest).item_metadata.tree
+            return _misfit(arrays, template) if arrays else ""
+        return ""
 
     def save(self, step: int, tree: Any) -> None:
         """Copies the tree to the host and writes it in the background, with a digest; on process 0, others do nothing.
@@ -166,11 +184,8 @@ class Checkpoints:
         arrays = getattr(of_step.item_metadata, "tree", None)
         if of_step.commit_timestamp_nsecs is None or not arrays:
             raise ValueError("what was noted of it is gone")
-        there = collections.Counter(leaf.shape for leaf in jax.tree.leaves(arrays))
-        asked = collections.Counter(np.shape(leaf) for leaf in jax.tree.leaves(like))
-        if there != asked:  # looked at before anything is read: a checkpoint of anybody's may say any size
-            other, missing = (next(iter(one), None) for one in (there - asked, asked - there))
-            raise ValueError(f"an array has shape {other}, expected {missing}")
+        if misfit := _misfit(arrays, like):  # before anything is read: a checkpoint of anybody's may say any size
+            raise ValueError(misfit)
         noted = of_step.custom_metadata or {}
         asked_for = self._identity(step)
         identity = {name: noted[name] for name in ("phase", "step", "run") if name in noted}  # older ones have less

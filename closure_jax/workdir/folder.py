@@ -207,17 +207,13 @@ class WorkDir:
         of_run = self.provenance().get("run", "") if phase == "closure" else ""
         return Checkpoints(self.path / "checkpoints" / phase, of_run)
 
-    def last_step(self, phase: str) -> int | None:
-        """The step of the newest checkpoint of the phase; None where there is none."""
-        checkpoints = self.checkpoints(phase)
-        try:
-            return checkpoints.latest()
-        finally:
-            checkpoints.close()
-
     def has_begun(self, phase: str) -> bool:
         """Whether there is a checkpoint of the phase."""
-        return self.last_step(phase) is not None
+        checkpoints = self.checkpoints(phase)
+        try:
+            return checkpoints.latest() is not None
+        finally:
+            checkpoints.close()
 
     def export_phase(self, phase: str, folder: pathlib.Path, facts: dict[str, Any]) -> None:
         """Copies the newest checkpoint and the records of a finished phase, and `facts` on this run, to the new `folder`."""
