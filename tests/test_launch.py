@@ -172,6 +172,12 @@ def test_help_imports_no_array_library(monkeypatch):
     assert not {"jax", "numpy", "ml_collections", "flax"} & set(result.stdout.splitlines()[-1].split())
 
 
+def test_a_notebook_does_not_say_how_figures_are_drawn(monkeypatch):
+    """matplotlib reads the variable when it is imported, and refuses a backend that its environment lacks."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    assert commands.main(["--help"]) == 0 and "MPLBACKEND" not in os.environ
+
+
 def test_the_tests_run_in_the_repository(monkeypatch, tmp_path):
     started = []
     monkeypatch.setenv("CLOSURE_JAX_HOME", str(REPOSITORY))

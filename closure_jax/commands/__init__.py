@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Tracing makes many small objects that stay; to look through them as often as Python would is a tenth of a short run.
     gc.set_threshold(50_000, 20, 50)
+    os.environ.pop("MPLBACKEND", None)  # notebooks set one that matplotlib may lack; nothing is drawn on a screen here
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] and arguments[0] in HELP:
         print(usage())
