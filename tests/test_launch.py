@@ -178,6 +178,29 @@ def test_a_notebook_does_not_say_how_figures_are_drawn(monkeypatch):
     assert commands.main(["--help"]) == 0 and "MPLBACKEND" not in os.environ
 
 
+VARIABLES = [
+    ({"JAX_PLATFORMS": "nosuch"}, ["sweep", "--only=fm_ga"], "JAX_PLATFORMS=nosuch: jax can't start it here"),
+    ({"JAX_ENABLE_X64": "maybe"}, ["sweep"], "JAX_ENABLE_X64=maybe: jax does not take it (invalid truth value"),
+    (
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=abc"},
+        ["sweep"],
+        "XLA_FLAGS=--xla_force_host_platform_device_count=abc: expected a whole number",
+    ),
+]
+"""(the variables, the command, what the refusal begins with)."""
+
+
+@pytest.mark.slow
+def test_what_jax_can_not_start_with_is_told_by_the_name_of_the_variable():
+    for variables, arguments, said in VARIABLES:
+        command = [sys.executable, "-m", "closure_jax", *arguments]
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2 and result.stdout == ""
+        assert result.stderr.startswith(f"closure_jax: error: {said}") and result.stderr.count("\n") == 1, result.stderr
+
+
 def test_the_tests_run_in_the_repository(monkeypatch, tmp_path):
     started = []
     monkeypatch.setenv("CLOSURE_JAX_HOME", str(REPOSITORY))

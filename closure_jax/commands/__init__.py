@@ -134,8 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] and arguments[0] in HELP:
         print(usage())
         return 0
-    try:
+
+    def command() -> int:
         module, rest = resolve(arguments)
-    except UserError as error:
-        return cli.refuse(str(error))
-    return importlib.import_module(module).main(rest)
+        return importlib.import_module(module).main(rest)
+
+    return cli.run(command)

@@ -49,6 +49,7 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     """
     stopped = "stopped; the same command continues" if continues else "stopped"
     try:
+        _check_flags()
         with interrupts.listening() if continues else contextlib.nullcontext():
             return command() or 0
     except UserError as error:
@@ -69,14 +70,6 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
         return refuse(
             f"{error.strerror or error}{where}: expected a path that can be used; check it and its permissions"
         )
-    except (RuntimeError, AssertionError):
-        # jax has no type of its own for a platform that it can't start, and for one that is known but not here no message
-        if not os.environ.get("JAX_PLATFORMS") or _starts():
-            raise
-        return refuse(
-            f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: jax can't start it here: expected a platform that is here, such as"
-            " cpu; or unset it"
-        )
     except MemoryError:
         return refuse("out of memory: expected smaller sizes; --dry_run shows what each phase needs")
     except interrupts.Stopped as end:
@@ -85,6 +78,10 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"closure_jax: {stopped}", file=sys.stderr)
         return 130
+    except Exception:  # jax has no type of its own for what it can't start with
+        if (reason := _why_jax_does_not_start()) is None:
+            raise
+        return refuse(reason)
 
 
 def leave(status: int) -> NoReturn:
@@ -107,14 +104,33 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _starts() -> bool:
-    """Whether jax has a device."""
-    import jax  # --help does without
-
+def _why_jax_does_not_start() -> str | None:
+    """Which variable of the environment keeps jax from starting; None where it starts, or none is to blame."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("JAX_") and value}
+    if not given:
+        return None
     try:
-        return bool(jax.devices())
-    except (RuntimeError, AssertionError):
-        return False
+        import jax  # --help does without
+
+        jax.devices()
+        return None
+    except Exception as error:
+        reason = str(error)
+    for name, value in given.items():
+        if name != "JAX_PLATFORMS" and name.lower() in reason.lower():
+            return f"{name}={value}: jax does not take it ({reason}): expected a value that it knows; or unset it"
+    # of a platform that is known but not here jax has no message
+    if (platforms := given.get("JAX_PLATFORMS")) is None:
+        return None
+    return f"JAX_PLATFORMS={platforms}: jax can't start it here: expected a platform that is here, such as cpu; or unset it"
+
+
+def _check_flags() -> None:
+    """Raises UserError for a number of devices that is none: XLA would answer with all flags that it has, and end us."""
+    for word in os.environ.get("XLA_FLAGS", "").split():
+        name, _, value = word.partition("=")
+        if name == "--xla_force_host_platform_device_count" and not (value.isascii() and value.isdigit()):
+            raise UserError(f"XLA_FLAGS={word}: expected a whole number of devices; or unset it")
 
 
 def refuse(message: str) -> int:

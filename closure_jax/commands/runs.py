@@ -16,6 +16,7 @@ from closure_jax import interrupts
 from closure_jax.commands import origins
 from closure_jax.errors import UserError, check
 from closure_jax.evaluation import evaluate
+from closure_jax.parallel import devices
 from closure_jax.workdir import WorkDir
 
 
@@ -72,8 +73,10 @@ class Run:
 def default_preset() -> str:
     """`paper` on an accelerator, `small` on a CPU; asked in a process of its own, which frees the device again."""
     question = "from closure_jax.parallel import devices; print('paper' if devices.has_accelerator() else 'small')"
-    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=True)
-    return answer.stdout.split()[-1]
+    answer = subprocess.run([sys.executable, "-P", "-c", question], capture_output=True, text=True, check=False)
+    if answer.returncode == 0:
+        return answer.stdout.split()[-1]
+    return "paper" if devices.has_accelerator() else "small"  # raises here what jax did there
 
 
 LATENTS = ("recon", "mp", "ga", "joint")
