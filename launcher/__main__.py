@@ -12,6 +12,9 @@ import re
 import signal
 import sys
 
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends us without a traceback, from the first import on
+
 import environment
 import hardware
 from environment import HOME, Refusal
@@ -87,14 +90,13 @@ def start(python: str, arguments: list[str]) -> int:
     python = choose_python(python)
     # Large pages for large arrays, where the C library and the kernel offer them: on a CPU the same numbers in less time.
     os.environ["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or "glibc.malloc.hugetlb=1"
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # waits until closure_jax/__main__.py can answer it
     # -P: a file of the current folder must not stand in for a module of the same name.
     os.execv(python, [python, "-P", "-m", "closure_jax", *arguments])
 
 
 def main() -> int:
     """Entry of launch.sh: its Python and the user's arguments are ours; returns the exit status."""
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends us without a traceback
     try:
         return start(sys.argv[1], sys.argv[2:])
     except Refusal as refusal:

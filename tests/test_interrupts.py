@@ -160,3 +160,29 @@ time.sleep(60)
     with interrupts.listening():
         assert start() == 143
     assert (tmp_path / "saved").exists()
+
+
+IMPORTING = """
+import os, runpy, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # as the launcher leaves it
+if sys.argv[1] == "before":
+    os.kill(os.getpid(), signal.SIGINT)
+else:
+    class Asks:
+        def find_spec(self, name, *_):
+            if name == "jax":
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                except KeyboardInterrupt:
+                    pass  # as imports within C do
+    sys.meta_path.insert(0, Asks())
+sys.argv = ["closure_jax", "compare"]
+runpy.run_module("closure_jax", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_an_interrupt_of_the_imports_is_one_line(when):
+    result = subprocess.run([sys.executable, "-c", IMPORTING, when], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "closure_jax: stopped\n")

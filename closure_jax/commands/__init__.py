@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -136,7 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     def command() -> int:
-        module, rest = resolve(arguments)
-        return importlib.import_module(module).main(rest)
+        name, rest = resolve(arguments)
+        module = importlib.import_module(name)
+        if callable(signal.getsignal(signal.SIGINT)):  # neither ignored nor left to the kernel
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return module.main(rest)
 
     return cli.run(command)
