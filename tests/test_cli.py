@@ -1,5 +1,6 @@
 """The command line: a mistake ends with status 2, one line that names it, and nothing written."""
 
+import io
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ import pytest
 from helpers import REPOSITORY, built, configured, refusal
 
 from closure_jax import config, pretrained, workdir
-from closure_jax.commands import holding, origins, transfer
+from closure_jax.commands import cli, holding, origins, transfer
 from closure_jax.commands import train as main
 from closure_jax.coupling import Fresh
 from closure_jax.data import dataset, generate
@@ -126,6 +127,14 @@ def test_a_refusal_is_the_status_of_the_process():
     assert result.stderr.splitlines() == [
         "closure_jax: error: --config is missing: expected --config=experiments/NAME.py[:PRESET]"
     ]
+
+
+def test_what_the_terminal_can_not_show_is_escaped(monkeypatch):
+    for encoding, name, shown in (("ascii", "ü", "\\xfc"), ("utf-8", "\udcff", "\\udcff")):
+        shows = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shows, encoding=encoding))
+        assert cli.run(lambda name=name: print(name, flush=True)) == 0
+        assert shows.getvalue().decode() == f"{shown}\n"
 
 
 # --- an experiment file of the user's --------------------------------------------------------------------------------

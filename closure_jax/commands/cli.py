@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import importlib.util
+import io
 import os
 import pathlib
 import re
@@ -48,6 +49,9 @@ def run(command: Callable[[], int | None], continues: bool = False) -> int:
       after SIGTERM.
     """
     stopped = "stopped; the same command continues" if continues else "stopped"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a path may hold what the terminal's encoding does not
     try:
         _check_flags()
         with interrupts.listening() if continues else contextlib.nullcontext():
