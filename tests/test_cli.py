@@ -297,9 +297,25 @@ def test_a_configuration_without_its_parts_is_refused(capsys, folder):
     assert "get_config returned one without 'experiment'" in refused(capsys, "--config=own.py:tiny")
 
 
-def test_names_of_pieces_that_no_module_can_have_are_refused(capsys, folder):
+def test_what_can_not_be_a_piece_of_an_axis_is_refused(capsys):
     for name in (":x", ".foo:Bar", "os:sep"):
         assert f"--config.network.kind={name}" in refused(capsys, TINY, f"--config.network.kind={name}")
+    held, path = "closure_jax.coupling.rules:Held", "closure_jax.transport.paths:FlowMatching"
+    axes = [field for field in config.sections.selectors(configured("tiny")) if field != "coupling.kind"]
+    assert len(axes) == 9
+    for field, piece in (*((axis, held) for axis in axes), ("coupling.kind", path), ("network.kind", path)):
+        line = refused(capsys, TINY, f"--config.{field}={piece}", "--dry_run")
+        assert f"--config.{field}={piece} has no " in line and ": expected a class like " in line, line
+    line = refused(capsys, TINY, "--config.evaluation.measures=math:sqrt", "--dry_run")
+    assert "--config.evaluation.measures=math:sqrt: expected a function of samples and truth" in line
+
+
+def test_a_module_that_can_not_be_imported_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("SyntaxError", "def (:"), ("NameError", "nothing"), ("SystemExit", "raise SystemExit(0)")):
+        (tmp_path / f"fails_by_{name}.py").write_text(text)
+        line = refused(capsys, TINY, f"--config.network.kind=fails_by_{name}:Piece", "--dry_run")
+        assert f"module 'fails_by_{name}' can't be imported ({name}: " in line
 
 
 def test_a_fork_that_was_stopped_while_it_copied_begins_again(capsys, folder, monkeypatch):

@@ -232,7 +232,7 @@ class _Builder:
     def _class(self, section: str, selector: str) -> tuple[type, schema.Choice]:
         (choice,) = (one for one in self._sections[section].choices if one.selector == selector)
         name = self._config[section][selector]
-        return schema.find(f"{section}.{selector}", name, choice.classes(), self._own), choice
+        return schema.find(f"{section}.{selector}", name, choice, self._own), choice
 
     def _make(self, section: str, cls: type, given: frozenset[str], extra: Mapping[str, Any]) -> Any:
         values = {name: self._config[section][name] for name in schema.fields_of(cls, given)}

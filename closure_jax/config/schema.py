@@ -34,19 +34,38 @@ class Choice:
       table: class by name; or 'module:TABLE' for classes of a room above the configuration, imported when they are needed.
       default: name of the published class.
       given: fields that the builder of objects sets, which are no configuration.
+      interface: whose public methods a piece of somebody's own has to have; or 'module:Class' as for the table.
     """
 
     selector: str
     table: Mapping[str, type] | str
     default: str
     given: frozenset[str] = frozenset()
+    interface: type | str = object
 
     def classes(self) -> Mapping[str, type]:
         """Class by name."""
-        if isinstance(self.table, str):
-            module, _, name = self.table.partition(":")
-            return getattr(importlib.import_module(module), name)
-        return self.table
+        return _imported(self.table)
+
+    def check(self, field: str, name: str, piece: Any) -> None:
+        """Raises UserError where the piece of a name lacks what its axis needs."""
+        like = _imported(self.interface)
+        needed = [method for cls in like.__mro__ for method, what in vars(cls).items() if inspect.isfunction(what)]
+        missing = [method for method in dict.fromkeys(needed) if method[0] != "_" and not hasattr(piece, method)]
+        if missing or not isinstance(piece, type):
+            lacks = f"has no {', '.join(missing)}" if missing else "is no class"
+            raise UserError(
+                f"--config.{field}={name} {lacks}: expected a class like {like.__name__} in {like.__module__}, or one of"
+                f" {', '.join(sorted(self.classes()))}"
+            )
+
+
+def _imported(what: Any) -> Any:
+    """What 'module:NAME' means; anything else is itself."""
+    if not isinstance(what, str):
+        return what
+    module, _, name = what.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +127,18 @@ def fields_of(cls: type, given: frozenset[str] = frozenset()) -> Mapping[str, Fi
 def parts_of(cls: type) -> dict[str, Choice]:
     """Fields of a piece that are pieces themselves, by name: each has a section of that name.
 
-    Such a field has the metadata {"table": classes by name, "default": name}, and "sets": names of the part's fields that the
-    piece sets itself.
+    Such a field has the metadata {"table": classes by name, "default": name}, "sets": names of the part's fields that the piece
+    sets itself, and "interface".
     """
     if not dataclasses.is_dataclass(cls):
         return {}
     return {
         field.name: Choice(
-            "kind", field.metadata["table"], field.metadata["default"], frozenset(field.metadata.get("sets", ()))
+            "kind",
+            field.metadata["table"],
+            field.metadata["default"],
+            frozenset(field.metadata.get("sets", ())),
+            field.metadata.get("interface", object),
         )
         for field in dataclasses.fields(cls)
         if "table" in field.metadata
@@ -228,12 +251,13 @@ def name_of(piece: Any, choice: Choice | None, own: types.ModuleType | None) -> 
     return f"{where}:{piece.__qualname__}"
 
 
-def find(field: str, name: str, table: Mapping[str, Any], own: types.ModuleType | None) -> Any:
-    """The class or function of a name, in a table, in the experiment's own file or in a module.
+def find(field: str, name: str, choice: Choice | None, own: types.ModuleType | None) -> Any:
+    """The class of a name, in the table of its axis, in the experiment's own file or in a module; without an axis a function.
 
     Raises:
       UserError: there is none; the message says what is missing.
     """
+    table: Mapping[str, Any] = {} if choice is None else choice.classes()
     if name in table:
         return table[name]
     where, colon, attribute = name.partition(":")
@@ -249,16 +273,22 @@ def find(field: str, name: str, table: Mapping[str, Any], own: types.ModuleType 
         )
     try:
         found: Any = own if where == OWN_FILE else importlib.import_module(where)
+    except (Exception, SystemExit) as error:  # the module may hold anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"--config.{field}={name}: module '{where}' can't be imported ({reason}): install it, or mend it"
+        ) from None
+    try:
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"--config.{field}={name}: module '{where}' can't be imported ({error}): install it") from None
     except AttributeError:
         raise UserError(
             f"--config.{field}={name}: there is no {attribute} in '{where}': expected it as when it was trained"
         ) from None
     if not callable(found):
         raise UserError(f"--config.{field}={name}: expected a class or a function, found a {type(found).__name__}")
+    if choice is not None:
+        choice.check(field, name, found)
     return found
 
 
@@ -272,7 +302,7 @@ def section_fields(
     found: dict[str, Field] = {}
     for choice in section.choices:
         chosen = values.get(choice.selector, choice.default)
-        cls = find(f"{name}.{choice.selector}", chosen, choice.classes(), own)
+        cls = find(f"{name}.{choice.selector}", chosen, choice, own)
         for new, field in {
             choice.selector: Field(str, choice.default, "names a class: one of " + ", ".join(choice.classes())),
             **fields_of(cls, choice.given),

@@ -1,5 +1,7 @@
 """The sections of the configuration: which tables of pieces and which settings each is made of, and how a piece is chosen."""
 
+import contextlib
+import inspect
 import pathlib
 import sys
 import types
@@ -9,33 +11,42 @@ from typing import Any
 import ml_collections
 
 from closure_jax.config import names, schema, settings
-from closure_jax.config.optimisers import SCHEDULES
+from closure_jax.config.optimisers import SCHEDULES, Schedule
 from closure_jax.config.schema import Choice, Field, Section
 from closure_jax.coupling import COUPLINGS
+from closure_jax.coupling.base import Coupling
 from closure_jax.errors import UserError
-from closure_jax.latent.spaces import LATENTS
-from closure_jax.models.autoencoders import AUTOENCODERS
-from closure_jax.models.networks import NETWORKS
+from closure_jax.latent.spaces import LATENTS, Latent
+from closure_jax.models.autoencoders import AUTOENCODERS, Autoencoder
+from closure_jax.models.networks import NETWORKS, Network
 from closure_jax.problems import PROBLEMS
+from closure_jax.problems.base import Problem
 from closure_jax.problems.oracle import Oracle
 from closure_jax.transport import TRANSPORTS
+from closure_jax.transport.base import Transport
 
 ConfigDict = ml_collections.ConfigDict
 
 _BUILT = frozenset({"channels", "times", "problem"})
 """Fields of a network that are set by the program that builds it, where it has them."""
 
-_SCHEDULE = Choice("schedule", SCHEDULES, "step")
+_PROGRAMS = "closure_jax.training.programs"
+
+_SCHEDULE = Choice("schedule", SCHEDULES, "step", interface=Schedule)
 
 SECTIONS: dict[str, Section] = {
-    "problem": Section((Choice("kind", PROBLEMS, "kolmogorov", frozenset({"stored_resolution"})),)),
+    "problem": Section((Choice("kind", PROBLEMS, "kolmogorov", frozenset({"stored_resolution"}), Problem),)),
     "data": Section(settings=settings.Data),
-    "autoencoder": Section((Choice("kind", AUTOENCODERS, "published"), _SCHEDULE), settings.AutoencoderOptimisation),
-    "latent": Section((Choice("kind", LATENTS, "ga"),)),
-    "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "published", _BUILT),)),
-    "transport": Section((Choice("process", TRANSPORTS, "flow_matching"), _SCHEDULE), settings.TransportOptimisation),
-    "program": Section((Choice("kind", "closure_jax.training.programs:PROGRAMS", "two_phase"),)),
-    "coupling": Section((Choice("kind", COUPLINGS, "held"),)),
+    "autoencoder": Section(
+        (Choice("kind", AUTOENCODERS, "published", interface=Autoencoder), _SCHEDULE), settings.AutoencoderOptimisation
+    ),
+    "latent": Section((Choice("kind", LATENTS, "ga", interface=Latent),)),
+    "network": Section((Choice("kind", NETWORKS | {"oracle": Oracle}, "published", _BUILT, Network),)),
+    "transport": Section(
+        (Choice("process", TRANSPORTS, "flow_matching", interface=Transport), _SCHEDULE), settings.TransportOptimisation
+    ),
+    "program": Section((Choice("kind", f"{_PROGRAMS}:PROGRAMS", "two_phase", interface=f"{_PROGRAMS}:Program"),)),
+    "coupling": Section((Choice("kind", COUPLINGS, "held", interface=Coupling),)),
     "sampler": Section(settings=settings.Sampler),
     "training": Section(settings=settings.Training),
     "evaluation": Section(settings=settings.Evaluation),
@@ -107,7 +118,7 @@ def sections_of(config: ConfigDict) -> dict[str, Section]:
         found[name] = section
         for choice in section.choices:
             chosen = _values(config, name).get(choice.selector, choice.default)
-            cls = schema.find(f"{name}.{choice.selector}", chosen, choice.classes(), own_module(config))
+            cls = schema.find(f"{name}.{choice.selector}", chosen, choice, own_module(config))
             found |= {part: Section((inner,)) for part, inner in schema.parts_of(cls).items()}
     return found
 
@@ -177,7 +188,7 @@ def use(config: ConfigDict, section: str, piece: str | type, **values: Any) -> N
         before = dict(config.get(section, {}))
         _rebuild(config, section, known[section], before | {choice.selector: name})
         for part, inner in schema.parts_of(
-            schema.find(f"{section}.{choice.selector}", name, choice.classes(), own_module(config))
+            schema.find(f"{section}.{choice.selector}", name, choice, own_module(config))
         ).items():
             if part not in config:
                 _rebuild(config, part, Section((inner,)), {})
@@ -227,5 +238,15 @@ def add_measure(config: ConfigDict, function: Callable[..., float]) -> None:
 
 def measures(config: ConfigDict) -> dict[str, Callable[..., float]]:
     """The measures that `add_measure` entered, by the names of their functions."""
-    found = (schema.find("evaluation.measures", name, {}, own_module(config)) for name in config.evaluation.measures)
-    return {function.__name__: function for function in found}
+    found = {}
+    for name in config.evaluation.measures:
+        function = schema.find("evaluation.measures", name, None, own_module(config))
+        with contextlib.suppress(ValueError):  # some that are written in C do not say what they take
+            try:
+                inspect.signature(function).bind("samples", "truth")
+            except TypeError as error:
+                raise UserError(
+                    f"--config.evaluation.measures={name}: expected a function of samples and truth ({error})"
+                ) from None
+        found[getattr(function, "__name__", name)] = function
+    return found

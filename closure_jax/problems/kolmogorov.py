@@ -144,7 +144,8 @@ class Kolmogorov:
     """
 
     flow: KolmogorovFlow = dataclasses.field(
-        default=KolmogorovFlow(), metadata={"table": FLOWS, "default": "kolmogorov", "sets": _BUILT}
+        default=KolmogorovFlow(),
+        metadata={"table": FLOWS, "default": "kolmogorov", "sets": _BUILT, "interface": KolmogorovFlow},
     )
     stored_resolution: int = 64
     resolution: int = 256
