@@ -4,6 +4,7 @@ Every function here acts in the process that calls it; where many processes run 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -12,6 +13,7 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 import time
 import zipfile
 import zlib
@@ -34,18 +36,39 @@ def named(file: pathlib.Path) -> Generator[None, None, None]:
         raise
 
 
-def check_folder(path: pathlib.Path, option: str) -> None:
-    """Raises UserError where `path`, which the option gives, can't become a folder: it, or what it would lie in, is a file."""
+def check_folder(path: pathlib.Path, option: str, file: pathlib.Path | None = None) -> None:
+    """Raises UserError where `path` can't become a folder that is written to; nothing is left of the attempt.
+
+    Args:
+      path: of the folder.
+      option: that gives it.
+      file: in the folder, where it is that which the option gives.
+    """
+    given = f"{option}={file or path}"
     try:
         path.resolve()
         there = next(part for part in (path, *path.absolute().parents) if part.exists())
         is_folder = there.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # too long; links in a circle; letters that no path has
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise UserError(f"{option}={str(path)!r} can't be used ({reason}): expected a folder of yours") from None
+        raise UserError(
+            f"{option}={str(file or path)!r} can't be used ({reason}): expected a folder of yours"
+        ) from None
     if not is_folder:
         where = "" if there == path else f"'{there}' "
-        raise UserError(f"{option}={path}: {where}is a file: expected a folder, which is made where it is not there")
+        raise UserError(f"{given}: {where}is a file: expected a folder, which is made where it is not there")
+    try:  # of the kernel's own folders, and to root, permissions do not say it
+        os.rmdir(tempfile.mkdtemp(prefix=".closure_jax-", dir=there))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk is told where something is lost
+            raise UserError(f"{given} can't be written ({error.strerror}): expected a folder of yours") from None
+
+
+def check_file(path: pathlib.Path, option: str) -> None:
+    """Raises UserError where `path`, which the option gives, can't become a file."""
+    check_folder(path.parent, option, path)
+    if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+        raise UserError(f"{option}={path} can't be written: expected a file of yours")
 
 
 def write(file: pathlib.Path, content: bytes) -> None:

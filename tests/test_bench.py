@@ -306,6 +306,8 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(capsys):
         ("--repeats=0", "--repeats=0: expected a whole number above 0"),
         ("--output=folder", "--output=folder: expected a file that ends in .json"),
         ("--docs=page.html", "--docs=page.html: expected a file that ends in .md"),
+        ("--docs=/proc/x/y.md", "--docs=/proc/x/y.md can't be written"),
+        ("--output=/proc/x/y.json", "--output=/proc/x/y.json can't be written"),
         ("--against=nothing.json", "--against=nothing.json is not there"),
     ):
         # one row, since a number of devices is checked against rows that are built

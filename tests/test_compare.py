@@ -995,6 +995,8 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(tmp_path, capsy
         ([good, "--output=file"], ["--output=file", "is a file"]),
         ([good, f"--output={twin}"], ["--output=", "folder of a run"]),
         ([good, "--docs=nested/page.md"], ["--docs=nested/page.md", "is a file"]),
+        ([good, "--output=/proc/x"], ["--output=/proc/x can't be written", "a folder of yours"]),
+        ([good, "--docs=/proc/x.md"], ["--docs=/proc/x.md can't be written", "a folder of yours"]),
         ([good, "--docs=page.html"], ["--docs=page.html", "Markdown"]),
         ([good, "--ouput=x"], ["--ouput=x", "--help"]),
     ):

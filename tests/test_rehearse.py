@@ -84,6 +84,7 @@ def test_an_output_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
     for options, word in (
         (["--output=x.json"], "--rehearse"),
         (["--rehearse", "--output=none/x.json"], "none/x.json"),
+        (["--rehearse", "--output=/proc/x.json"], "--output=/proc/x.json can't be written"),
         (["--rehearse", "--dry_run"], "--rehearse with --dry_run"),
         (["--rehearse", f"--fork={tmp_path}"], "--fork"),
     ):

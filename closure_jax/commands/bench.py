@@ -34,6 +34,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         path = getattr(options, name)
         if path is not None and (path.suffix != suffix or path.is_dir()):
             raise UserError(f"--{name}={path}: expected a file that ends in {suffix}")
+        if path is not None:
+            files.check_file(path, f"--{name}")
     return options
 
 

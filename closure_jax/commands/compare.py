@@ -81,6 +81,8 @@ def check_output(output: pathlib.Path, docs: pathlib.Path | None) -> None:
         )
     if docs is not None and (docs.suffix != ".md" or docs.is_dir()):
         raise UserError(f"--docs={docs}: expected a Markdown file, as in --docs=docs/results.md")
+    if docs is not None:
+        files.check_file(docs, "--docs")
     if docs is not None and (docs.parent / "results").exists() and not (docs.parent / "results").is_dir():
         raise UserError(f"--docs={docs}: '{docs.parent / 'results'}' is a file, expected a folder for its pictures")
 

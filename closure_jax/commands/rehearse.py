@@ -72,6 +72,8 @@ def rehearse(experiment: Experiment, output: pathlib.Path | None) -> None:
     )
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output={output}: expected a file in a folder that is there")
+    if output is not None:
+        files.check_file(output, "--output")
     anew = _from_nothing(experiment)
     short = _shortened(anew, _batches(anew))
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=pathlib.Path.cwd()) as scratch:

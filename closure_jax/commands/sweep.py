@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from closure_jax import config as config_lib
+from closure_jax import files
 from closure_jax.commands import cli, compare, runs
 from closure_jax.errors import UserError
 
@@ -68,6 +69,7 @@ def _command(arguments: Sequence[str]) -> None:
     found.sort(
         key=lambda file: not file.stem.endswith("_recon")
     )  # other latents are held against those of reconstruction
+    files.check_folder(folder, "--runs")
     compare.check_output(output, options.docs)
     planned = matrix(found, preset, options.seeds, folder, overrides)
     done = runs.run_all(planned, "sweep")

@@ -47,6 +47,8 @@ def _command(arguments: Sequence[str]) -> None:
     )
     changes = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
     options = parser.parse_args([word for word in arguments if not word.startswith("--config.")])
+    if options.output is not None:
+        files.check_folder(options.output, "--output")
     run = pathlib.Path(os.path.abspath(options.run))
     processes.start()
     with processes.main_speaks():

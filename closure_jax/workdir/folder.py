@@ -76,10 +76,10 @@ class WorkDir:
           trained_through: beginnings of fields that training depends on too until it has ended, though others judge by them.
         """
         files.check_folder(self.path, "--workdir")
-        if re.search(r"\[.*\]|\\", str(self.path.resolve())):
+        if re.search(r"\[.*\]|\\|[\ud800-\udfff]", str(self.path.resolve())):
             raise UserError(
-                f"--workdir={self.path}: expected a path without [..] and \\, which stand for other letters where checkpoints"
-                " are written; give another --workdir"
+                f"--workdir={self.path}: expected a path in UTF-8 and without [..] and \\, which stand for other letters"
+                " where checkpoints are written; give another --workdir"
             )
         if not (self.path / "config.json").exists():
             for name in ("checkpoints", "results.json", "metrics.jsonl"):
