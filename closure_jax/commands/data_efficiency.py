@@ -108,8 +108,10 @@ def _errors(results: dict[str, Any]) -> dict[str, Any]:
 
 def _fraction(text: str) -> Fraction:
     try:
-        share = Fraction(text)
-    except (ValueError, ZeroDivisionError):
+        share = Fraction(
+            text if "e" not in text.lower() else str(float(text))
+        )  # of a large exponent it makes all digits
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise UserError(f"--fractions: '{text}' is not a number: expected shares like 1/16,1/4,1") from None
     if not 0 < share <= 1:
         raise UserError(f"--fractions: {text} is not above 0 and up to 1: expected shares like 1/16,1/4,1")

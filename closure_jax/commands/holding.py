@@ -183,7 +183,7 @@ def _periods(text: str, experiment: Experiment) -> list[int]:
     unit, periods = round(1 / solver.dt), text.split(",")
     for period in periods:
         check(
-            period.isascii() and period.isdigit() and int(period) > 0 and unit % int(period) == 0,
+            period.isascii() and period.isdigit() and len(period) < 10 and int(period) > 0 and unit % int(period) == 0,
             f"--periods: '{period}': expected divisors of the {unit} solver steps in a time unit",
         )
     return [int(period) for period in periods]

@@ -83,6 +83,11 @@ LATENTS = ("recon", "mp", "ga", "joint")
 """Latent spaces that studies train flow matching in, by `experiments/fm_LATENT.py`."""
 
 
+def check_seeds(seeds: int) -> None:
+    """Raises UserError where --seeds is no number of runs that anybody makes."""
+    check(1 <= seeds <= 1000, f"--seeds={seeds}: expected a whole number from 1 to 1,000")
+
+
 def studied(preset: str, latents: str, seeds: int) -> tuple[str, list[str]]:
     """(preset, latents) of a study of these, the default preset where none is named.
 
@@ -95,7 +100,7 @@ def studied(preset: str, latents: str, seeds: int) -> tuple[str, list[str]]:
     """
     preset, chosen = preset or default_preset(), latents.split(",")
     check(preset in config_lib.PRESETS, f"preset '{preset}' is unknown: expected {', '.join(config_lib.PRESETS)}")
-    check(seeds >= 1, f"--seeds={seeds}: expected a whole number above 0")
+    check_seeds(seeds)
     for latent in chosen:
         check(latent in LATENTS, f"--latents: '{latent}': expected some of {', '.join(LATENTS)}")
     return preset, chosen

@@ -27,8 +27,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
     parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
     overrides = tuple(text.removeprefix("--config.") for text in arguments if text.startswith("--config."))
     options = parser.parse_args([text for text in arguments if not text.startswith("--config.")])
-    if options.seeds < 1:
-        raise UserError(f"--seeds={options.seeds}: expected a whole number above 0")
+    runs.check_seeds(options.seeds)
     if any(text.startswith("seed=") for text in overrides):
         raise UserError("--config.seed: a sweep sets it; expected --seeds=HOW_MANY")
     return options, overrides
