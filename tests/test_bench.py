@@ -318,7 +318,13 @@ def test_mistakes_are_refused_in_one_line_and_nothing_is_written(capsys):
 
 
 def test_a_peer_that_is_no_list_of_figures_is_refused():
-    for content in ("{", "[1]", '[{"name": "x", "device": "y"}]', "3"):
+    for content in (
+        "{",
+        "[1]",
+        f'[{{"name": "x", "device": "y", "seconds": {10**400}}}]',
+        '[{"name": "x", "device": "y"}]',
+        "3",
+    ):
         Path("peer.json").write_text(content)
         assert "is no list of {name, seconds, device}" in refusal(table.read_peer, Path("peer.json"))
 

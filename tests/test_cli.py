@@ -366,6 +366,16 @@ def test_a_spoilt_config_json_is_refused(capsys, folder):
             assert "config.json" in refused(capsys, TINY, "--workdir=w", f"--mode={mode}")
 
 
+def test_what_only_looks_like_a_run_is_refused(folder):
+    """Of records that nothing vouches for: those of an earlier release, or written by hand."""
+    said = refusal(config.schema.typed, "flow.viscosity", 10**400, float)
+    assert said.startswith("--config.flow.viscosity=1000") and said.endswith(" is a int: expected a number")
+    assert "expected numbers like" in refusal(config.schema.typed, "x", [10**400], tuple[float, ...])
+    now = {"data_checksum": "a" * 64, "data_path": "data.h5"}
+    work = workdir.WorkDir(folder / "w")
+    assert "(checksum 5, those of now" in refusal(origins.check_same_data, {"data_checksum": 5}, now, work)
+
+
 def test_spoilt_records_of_a_run_are_refused_before_anything_is_done(capsys, folder):
     path = finished(folder / "w")
     for name in ("results.json", "wall_seconds.json", "provenance.json"):

@@ -33,7 +33,7 @@ def read_peer(path: pathlib.Path) -> Peer:
         return Peer({str(row["name"]): float(row["seconds"]) for row in rows}, "; ".join(devices_named))
     except FileNotFoundError:
         raise UserError(f"--against={path} is not there: expected a file that bench --output has written") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise UserError(
             f"--against={path} is no list of {{name, seconds, device}}: expected a file of bench --output"
         ) from None

@@ -231,7 +231,7 @@ def check_same_data(before: dict[str, Any], dataset: dataset_lib.Dataset, work: 
     stored = before.get("data_checksum")
     if stored not in (None, dataset.checksum):
         raise UserError(
-            f"work directory '{work.path}' holds a run on other data (checksum {stored[:12]}, those of now in"
+            f"work directory '{work.path}' holds a run on other data (checksum {str(stored)[:12]}, those of now in"
             f" '{dataset.path}' have {dataset.checksum[:12]}): expected the same; restore them, or train in another --workdir"
         )
 

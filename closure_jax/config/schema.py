@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -209,6 +210,11 @@ def _whole(text: str) -> int:
     return int(value)
 
 
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number that a float can hold, if not exactly."""
+    return type(value) is int and abs(value) <= sys.float_info.max
+
+
 def typed(field: str, value: Any, kind: Any) -> Any:
     """`value` as a field of a type holds it: a whole number may stand for a float, a list for a tuple.
 
@@ -221,11 +227,11 @@ def typed(field: str, value: Any, kind: Any) -> Any:
             hint = names.nearest(str(value), options)
             raise UserError(f"--config.{field}={value}: expected one of {', '.join(options)}{hint}")
         return value
-    if kind is float and type(value) is int:
+    if kind is float and _is_whole(value):
         return float(value)
     if typing.get_origin(kind) is tuple and isinstance(value, tuple | list):
         of = typing.get_args(kind)[0]
-        entries = tuple(float(one) if of is float and type(one) is int else one for one in value)
+        entries = tuple(float(one) if of is float and _is_whole(one) else one for one in value)
         if all(type(one) is of for one in entries):
             return entries
     elif type(value) is kind:
