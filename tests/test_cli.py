@@ -76,6 +76,9 @@ WRONG = [
     ([f"--config={'x' * 300}.py:tiny"], ["xxx", "expected"]),
     ([TINY, "--workdri=w"], ["--workdri=w", "--help"]),
     ([TINY, "--work=w"], ["--work=w", "--help"]),  # no abbreviations: they change meaning with the next option
+    ([TINY, "--workdir=a", "--workdir", "b"], ["--workdir is given twice, as a and as b", "expected"]),
+    ([TINY, "--config=other.py:tiny"], ["--config is given twice", "as other.py:tiny", "expected"]),
+    ([TINY, "--config.seed=1", "--config.seed=2"], ["--config.seed is given twice, as 1 and as 2", "expected"]),
     ([TINY, "left_over"], ["left_over", "--help"]),
     ([TINY, "--dry_run=yes"], ["--dry_run", "yes"]),
     ([TINY, "--mode=judge"], ["--mode", "judge", "train", "evaluate"]),

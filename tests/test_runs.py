@@ -117,6 +117,13 @@ def test_mistakes_are_refused_in_one_line(capsys):
         (study, ["holding", f"--time={10**20}"], "expected a whole number from 1 to 100,000 time units"),
         (study, [study_of, "--config.seed=7"], "--config.seed=7: the study sets seed itself"),
         (study, [study_of, "--config.evaluation.steps=1,5"], "expected 10 among them"),
+        (demo, ["--closure=nosuch", "--output=dm"], "no trained closure 'nosuch'"),
+        (
+            sweep,
+            ["--preset=tiny", "--runs=a", "--runs", "b"],
+            "--runs is given twice, as a and as b: expected one of them",
+        ),
+        (demo, ["--members=2", "--members=3"], "--members is given twice, as 2 and as 3: expected one of them"),
         (demo, ["--members=1"], "--members=1"),
         (demo, [f"--seed={2**32}"], "expected a whole number from 0 to 4,294,967,295"),
         (demo, ["--pack=nothing"], "has no config.json"),

@@ -11,8 +11,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
@@ -26,6 +26,29 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str):
         # Abbreviations would change their meaning with the next option.
         super().__init__(prog=prog, allow_abbrev=False, description=description)
+
+    def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and FIELD=VALUE of each --config.FIELD=VALUE; UserError where they are impossible."""
+        fields = [word for word in arguments if word.startswith("--config.")]
+        self._check_once(fields)
+        options = self.parse_args([word for word in arguments if word not in fields])
+        return options, [word.removeprefix("--config.") for word in fields]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of argparse; refuses an option that is given twice, with two values, the second of which would count."""
+        self._check_once(args or [])
+        return super().parse_known_args(args, namespace)
+
+    def _check_once(self, arguments: Sequence[str]) -> None:
+        once: dict[str, str] = {}
+        for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
+            name, equals, value = word.partition("=")
+            action = self._option_string_actions.get(name)
+            if not name.startswith("--") or (action is not None and action.nargs == 0):
+                continue
+            value = value if equals or name.startswith("--config.") else following
+            if once.setdefault(name, value) != value:
+                raise UserError(f"{name} is given twice, as {once[name]} and as {value}: expected one of them")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the options")

@@ -80,9 +80,9 @@ def _command(arguments: Sequence[str]) -> None:
         print(f"packed: {pretrained.pack(pathlib.Path(options.pack))}")
         return
     folder = options.output
-    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     model, experiment, facts = pretrained.shipped(options.closure)
+    folder.mkdir(parents=True, exist_ok=True)
     n = experiment.data.resolution
     print(
         f"demo: {facts['experiment']}:{facts['preset']}, trained at revision {facts['trained_revision']}; {options.members}"

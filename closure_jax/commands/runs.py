@@ -56,7 +56,8 @@ class Run:
         """Runs it, with its output passed through: the exit status, minus a signal's number where that ended it. Asked to end, it
         asks the run and waits for its end."""
         command = [sys.executable, "-P", "-m", "closure_jax", f"--config={self.file}:{self.preset}"]
-        command += [f"--workdir={self.folder}", *(f"--config.{text}" for text in self.overrides)]
+        last = {text.partition("=")[0]: text for text in self.overrides}  # what a study sets may be set again
+        command += [f"--workdir={self.folder}", *(f"--config.{text}" for text in last.values())]
         with subprocess.Popen(command) as process:
             try:
                 while True:

@@ -37,14 +37,12 @@ def _command(arguments: Sequence[str]) -> None:
     named = next((word for word in words if word in STUDIES), None)
     if named is not None:
         STUDIES[named].add_options(parser)
-    overrides = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
-    rest = [word for word in arguments if not word.startswith("--config.")]
     wrong = next((word for word in words if not word.startswith("-")), None)
     if named is None and wrong is not None:
         raise UserError(
             f"study '{wrong}' is unknown: expected {', '.join(STUDIES)}{config_lib.nearest(wrong, STUDIES)}"
         )
-    options = parser.parse_args(rest)
+    options, overrides = parser.parse(arguments)
     if options.output is not None:
         files.check_folder(options.output, "--output")
     name, _, preset = options.name.partition(":")

@@ -38,9 +38,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output", metavar="FILE.json", type=cli.path, help="of --rehearse: write its table here too")
     parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
     parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
-    overrides = [text.removeprefix("--config.") for text in arguments if text.startswith("--config.")]
-    options = parser.parse_args([text for text in arguments if not text.startswith("--config.")])
-    return options, overrides
+    return parser.parse(arguments)
 
 
 def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Experiment, WorkDir]:

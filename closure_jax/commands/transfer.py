@@ -45,8 +45,7 @@ def _command(arguments: Sequence[str]) -> None:
         "--config.flow.FIELD=VALUE or --config.problem.FIELD=VALUE says what differs: --config.flow.viscosity=2e-3 of the"
         " paper's problem, --config.problem.viscosity=1e-3 of LES."
     )
-    changes = [word.removeprefix("--config.") for word in arguments if word.startswith("--config.")]
-    options = parser.parse_args([word for word in arguments if not word.startswith("--config.")])
+    options, changes = parser.parse(arguments)
     if options.output is not None:
         files.check_folder(options.output, "--output")
     run = pathlib.Path(os.path.abspath(options.run))
