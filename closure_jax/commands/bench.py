@@ -25,7 +25,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--docs", metavar="FILE.md", type=cli.path, help="write the table in Markdown here")
     parser.add_argument("--against", metavar="FILE.json", type=cli.path, help="figures of another program to compare")
-    options = parser.parse_args(arguments)
+    options = parser.options(arguments)
     if options.repeats is not None and options.repeats < 1:
         raise UserError(f"--repeats={options.repeats}: expected a whole number above 0")
     if not 1 <= options.devices <= 256:

@@ -18,7 +18,7 @@ CHECKS = {
 
 
 def _command(arguments: Sequence[str]) -> int:
-    cli.Parser("check", "Look at lint, format and types of the repository; nothing is changed.").parse_args(arguments)
+    cli.Parser("check", "Look at lint, format and types of the repository; nothing is changed.").options(arguments)
     home = commands.home()
     if not (home / "pyproject.toml").is_file():
         raise UserError(f"'{home.resolve()}' has no pyproject.toml: expected to be started by launch.sh")

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from closure_jax import interrupts
 from closure_jax.errors import UserError
@@ -27,17 +27,21 @@ class Parser(argparse.ArgumentParser):
         # Abbreviations would change their meaning with the next option.
         super().__init__(prog=prog, allow_abbrev=False, description=description)
 
-    def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and FIELD=VALUE of each --config.FIELD=VALUE; UserError where they are impossible."""
+    def options(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options of a command that takes no --config.FIELD=VALUE.
+
+        Raises:
+          UserError: they are impossible, or one is given twice, with two values, the second of which would count.
+        """
+        self._check_once(arguments)
+        return self.parse_args(arguments)
+
+    def options_and_fields(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options as `options` gives them, and FIELD=VALUE of each --config.FIELD=VALUE."""
         fields = [word for word in arguments if word.startswith("--config.")]
         self._check_once(fields)
-        options = self.parse_args([word for word in arguments if word not in fields])
+        options = self.options([word for word in arguments if word not in fields])
         return options, [word.removeprefix("--config.") for word in fields]
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse; refuses an option that is given twice, with two values, the second of which would count."""
-        self._check_once(args or [])
-        return super().parse_known_args(args, namespace)
 
     def _check_once(self, arguments: Sequence[str]) -> None:
         once: dict[str, str] = {}

@@ -21,7 +21,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--output", metavar="DIR", type=cli.path, default="comparison", help="default comparison/")
     parser.add_argument("--docs", metavar="FILE.md", type=cli.path, help="write the page in Markdown here as well")
-    return parser.parse_args(arguments)
+    return parser.options(arguments)
 
 
 def compare(directories: Sequence[pathlib.Path], output: pathlib.Path, docs: pathlib.Path | None = None) -> None:

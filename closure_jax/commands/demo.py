@@ -34,7 +34,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--closure", default="cs_ga_online", help=f"which of the shipped closures: {names}; default cs_ga_online"
     )
     parser.add_argument("--pack", metavar="RUN", help="instead, put the closure of a finished run into the package")
-    options = parser.parse_args(arguments)
+    options = parser.options(arguments)
     for name, least, most in (("time", 1, 100_000), ("members", 2, 1_000_000), ("seed", 0, 2**32 - 1)):
         if not least <= getattr(options, name) <= most:
             raise UserError(f"--{name}={getattr(options, name)}: expected a whole number from {least} to {most:,}")

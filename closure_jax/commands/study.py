@@ -42,7 +42,7 @@ def _command(arguments: Sequence[str]) -> None:
         raise UserError(
             f"study '{wrong}' is unknown: expected {', '.join(STUDIES)}{config_lib.nearest(wrong, STUDIES)}"
         )
-    options, overrides = parser.parse(arguments)
+    options, overrides = parser.options_and_fields(arguments)
     if options.output is not None:
         files.check_folder(options.output, "--output")
     name, _, preset = options.name.partition(":")

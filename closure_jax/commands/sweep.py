@@ -25,7 +25,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
     parser.add_argument("--output", type=cli.path, help="folder of the comparison; default RUNS/compare-PRESET")
     parser.add_argument("--docs", type=cli.path, help="also write the comparison as a Markdown page to this file")
     parser.epilog = "--config.FIELD=VALUE overrides a field in every run."
-    options, overrides = parser.parse(arguments)
+    options, overrides = parser.options_and_fields(arguments)
     runs.check_seeds(options.seeds)
     if any(text.startswith("seed=") for text in overrides):
         raise UserError("--config.seed: a sweep sets it; expected --seeds=HOW_MANY")

@@ -38,7 +38,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output", metavar="FILE.json", type=cli.path, help="of --rehearse: write its table here too")
     parser.add_argument("--require_accelerator", action="store_true", help="end where jax would run on the CPU")
     parser.epilog = "--config.FIELD=VALUE overrides any field; --dry_run prints them all."
-    return parser.parse(arguments)
+    return parser.options_and_fields(arguments)
 
 
 def resolve(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Experiment, WorkDir]:

@@ -45,7 +45,7 @@ def _command(arguments: Sequence[str]) -> None:
         "--config.flow.FIELD=VALUE or --config.problem.FIELD=VALUE says what differs: --config.flow.viscosity=2e-3 of the"
         " paper's problem, --config.problem.viscosity=1e-3 of LES."
     )
-    options, changes = parser.parse(arguments)
+    options, changes = parser.options_and_fields(arguments)
     if options.output is not None:
         files.check_folder(options.output, "--output")
     run = pathlib.Path(os.path.abspath(options.run))
