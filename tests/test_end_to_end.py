@@ -164,7 +164,7 @@ def test_a_study_holds_a_finished_closure_by_each_rule(finished, data, tmp_path,
     assert {tuple(point["spread"]) for point in json.loads((folder / "study.json").read_text())["points"]} >= {
         tuple(point["spread"]) for point in stored["points"]
     }
-    assert study.main(["holding", *options, "--time=2"]) == 2
+    assert study.main(["holding", *(option.replace("--time=1", "--time=2") for option in options)]) == 2
     assert "of other settings" in capsys.readouterr().err
     assert stored["measures"] == measures.VERSION
     write_json(folder / "study.json", stored | {"measures": 1})
